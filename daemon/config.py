@@ -1,0 +1,196 @@
+"""The configuration: one `config.toml`, unknown keys refused, all problems reported at once."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from daemon.errors import UsageError
+
+ROOT = Path(__file__).resolve().parent
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+def default_file() -> Path:
+    """Return the configuration that comes with wised: beside the packages, or inside the wheel."""
+    beside = ROOT.parent / "config.toml"
+    return beside if beside.exists() else ROOT / "default_config.toml"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(_Section):
+    """The language model that is kept current."""
+
+    name: str
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    layer: int = -1
+    module: str | None = None
+
+
+class Embedding(_Section):
+    """The model whose vectors propose duplicates."""
+
+    name: str
+    candidates: Positive = 5
+    floor_cosine: Share = 0.55
+
+
+class Ingest(_Section):
+    """How sources are polled."""
+
+    poll_interval_minutes: Annotated[float, Field(ge=0)] = 30
+    max_rows_per_poll: Positive = 2000
+    timeout_seconds: Annotated[float, Field(gt=0)] = 60
+
+
+class Policies(_Section):
+    """What needs no person."""
+
+    auto_approve: tuple[Literal["trusted", "normal", "untrusted"], ...] = ("trusted",)
+
+
+class Gate(_Section):
+    """What a candidate must reach to be promoted."""
+
+    min_reliability: Share = 0.98
+    min_generalisation: Share = 0.95
+    min_after_text: Share = 0.97
+    min_second_turn: Share = 0.97
+    min_locality_near: Share = 0.99
+    min_locality_far: Share = 0.998
+    min_retention: Share = 0.98
+    max_stale: Share = 0.003
+    retention_sample: Positive = 100
+    far_probes: Positive = 200
+    max_rebuilds: Annotated[int, Field(ge=0)] = 2
+
+
+class Wise(_Section):
+    """How facts are written."""
+
+    batch_max_facts: Positive = 100
+    max_shards: Positive = 2
+    rho: Annotated[float, Field(gt=0, le=1)] = 0.5
+    ridge: Annotated[float, Field(gt=0)] = 1.0
+    step: Annotated[float, Field(gt=0)] = 0.1
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
+    max_iterations: Positive = 40
+    margin_nats: Annotated[float, Field(ge=0)] = 1.0
+    ties_density: Annotated[float, Field(gt=0, le=1)] = 0.5
+    background_file: str | None = None
+    router_width: Positive = 128
+    router_lean: Share = 0.25
+    false_fire: Annotated[float, Field(gt=0, lt=1)] = 0.001
+    seed: int = 0
+
+
+class Daemon(_Section):
+    """How the service runs."""
+
+    cycle_interval_seconds: Annotated[float, Field(gt=0)] = 60
+    shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 30
+    build_budget_minutes: Annotated[float, Field(gt=0)] = 60
+    max_attempts: Positive = 3
+    keep_releases: Positive = 10
+
+
+class Relation(_Section):
+    """One relation: how it is recognised in text and how the model is asked for it."""
+
+    single_valued: bool = True
+    prompts: Annotated[tuple[str, ...], Field(min_length=1)]
+    held_out: tuple[str, ...] = ()
+    patterns: tuple[str, ...] = ()
+
+    @field_validator("prompts", "held_out")
+    @classmethod
+    def _asks_for_a_subject(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for prompt in value:
+            if prompt.count("{subject}") != 1 or "{" in prompt.replace("{subject}", ""):
+                raise ValueError(f"{prompt!r} must hold {{subject}} once and no other field")
+        return value
+
+    @field_validator("patterns")
+    @classmethod
+    def _finds_subject_and_object(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in value:
+            try:
+                groups = re.compile(pattern).groupindex
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+            if missing := {"subject", "object"} - set(groups):
+                raise ValueError(f"{pattern!r} lacks the group {sorted(missing)[0]!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _probes_with_other_words(self) -> Relation:
+        if shared := set(self.prompts) & set(self.held_out):
+            raise ValueError(f"{sorted(shared)[0]!r} is both trained and held out")
+        return self
+
+
+class Config(_Section):
+    """All of `config.toml`."""
+
+    model: Model
+    embedding: Embedding
+    ingest: Ingest = Ingest()
+    policies: Policies = Policies()
+    gate: Gate = Gate()
+    wise: Wise = Wise()
+    daemon: Daemon = Daemon()
+    relations: dict[str, Relation] = {}
+
+    @field_validator("relations")
+    @classmethod
+    def _names_can_be_stored(cls, value: dict[str, Relation]) -> dict[str, Relation]:
+        for name in value:
+            if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name) or name == "asked":
+                raise ValueError(f"{name!r}: use lower case letters, digits, _ (not 'asked')")
+        return value
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration; raises UsageError that lists every problem."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"{path}: {error.strerror}", hint="make a state folder first: wised init DIR"
+        ) from error
+    try:
+        return Config.model_validate(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not TOML: {error}") from error
+    except ValidationError as error:
+        problems = [_problem(path, text, e) for e in error.errors()]
+        raise UsageError("\n".join(problems), hint="wised config show prints the defaults") from None
+
+
+def _problem(path: Path, text: str, error: Any) -> str:
+    keys = [str(k) for k in error["loc"]]
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{path}:{_line(text, keys)}: {'.'.join(keys)}: {message}"
+
+
+def _line(text: str, keys: list[str]) -> int:
+    """Return the line of the innermost of ``keys`` that stands in the text, counted from 1."""
+    found, section = 1, ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if heading := re.match(r"\s*\[+([^\]]+)\]", line):
+            section = heading[1].strip()
+            if ".".join(keys).startswith(section):
+                found = number
+        elif (key := re.match(r"\s*([\w-]+)\s*=", line)) and section:
+            if ".".join(keys).startswith(f"{section}.{key[1]}"):
+                return number
+    return found

@@ -1,0 +1,159 @@
+"""What the daemon asks of its worker process and what comes back: JSON lines, no torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FactText(_Message):
+    """A fact as the editing core needs it."""
+
+    id: int
+    object: str
+    prompts: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
+    replaces: tuple[str, ...] = ()  #: older objects of the slot: answers that would be stale
+
+
+class Question(_Message):
+    """A slot that no live fact holds, asked in several phrasings."""
+
+    prompts: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
+
+
+class Questions(_Message):
+    """Questions for the router and the probes; the three groups share no slot."""
+
+    fit: tuple[Question, ...] = ()  #: for the router's projection
+    calibrate: tuple[Question, ...] = ()  #: negatives for its threshold
+    near: tuple[str, ...] = ()  #: probes: a batch's subject or relation, but another slot
+    far: tuple[str, ...] = ()  #: probes: another subject and another relation
+
+
+class Embed(_Message):
+    """Embed texts."""
+
+    kind: Literal["embed"] = "embed"
+    texts: tuple[str, ...]
+
+
+class Ask(_Message):
+    """Answer prompts with a release (None: the bare model)."""
+
+    kind: Literal["ask"] = "ask"
+    release: str | None
+    prompts: tuple[str, ...]
+
+
+class Build(_Message):
+    """Train a candidate, write it to ``out`` and measure it as it would serve."""
+
+    kind: Literal["build"] = "build"
+    number: int
+    parent: str | None  #: folder of the release that the candidate grows from
+    out: str  #: an existing empty folder
+    facts: tuple[FactText, ...]  #: new
+    kept: tuple[FactText, ...]  #: live in the parent and still live
+    withdrawn: tuple[FactText, ...]  #: live in the parent, no longer: superseded or retracted
+    questions: Questions
+
+
+Request = Annotated[Embed | Ask | Build, Field(discriminator="kind")]
+
+
+class Envelope(_Message):
+    """One line to the worker."""
+
+    request: Request
+
+
+class Embedded(_Message):
+    """Unit vectors, float32 little-endian, base64, in the order of the texts."""
+
+    kind: Literal["embedded"] = "embedded"
+    width: int
+    vectors: str
+
+
+class Said(_Message):
+    """One whole greedy answer and what the router made of the prompt."""
+
+    text: str
+    bare: str | None = None  #: the bare model's answer, when a release was asked
+    fact: int | None = None  #: the stored fact that the prompt came nearest to
+    cosine: float | None = None
+    threshold: float | None = None
+    routed: bool = False
+
+
+class Answers(_Message):
+    """Answers in the order of the prompts."""
+
+    kind: Literal["answers"] = "answers"
+    answers: tuple[Said, ...]
+
+
+class Measured(_Message):
+    """A share of probes: how many were as expected."""
+
+    right: int
+    asked: int
+
+
+class Outcome(_Message):
+    """What the probes of one new fact came to."""
+
+    id: int
+    reliable: bool
+    generalised: int
+    generalised_asked: int
+    unfit: str = ""  #: why training could not reach it; empty when it did
+    answer: str = ""  #: to the edit prompt
+    bare: str = ""
+
+
+class Built(_Message):
+    """A candidate's figures."""
+
+    kind: Literal["built"] = "built"
+    measures: dict[str, Measured]
+    parent_measures: dict[str, Measured]
+    bare_measures: dict[str, Measured]
+    outcomes: tuple[Outcome, ...]
+    figures: dict[str, float]  #: loss, iterations, threshold, seconds_... for the model card
+    base_name: str
+    base_sha256: str
+
+
+class Progress(_Message):
+    """Where a long request stands; also the heartbeat."""
+
+    kind: Literal["progress"] = "progress"
+    stage: str
+    done: int
+    total: int
+
+
+class Failed(_Message):
+    """The request could not be served; the worker lives on."""
+
+    kind: Literal["failed"] = "failed"
+    error: str  #: class name
+    message: str
+    hint: str = ""
+
+
+Reply = Annotated[Embedded | Answers | Built | Progress | Failed, Field(discriminator="kind")]
+
+
+class ReplyLine(_Message):
+    """One line from the worker."""
+
+    reply: Reply

@@ -1,0 +1,288 @@
+"""Which release answers: promotion, rollback, holds, pruning and the check at start.
+
+The row is the truth; the folder was complete before the row; the ``current`` link is derived.
+Nothing here loads a model.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from daemon.errors import Conflict, IntegrityError, NotFound, Refused
+from daemon.publish import ASIDE, TEMPORARY, point
+from daemon.state import State
+from daemon.store import Store, facts, timestamp
+from policies import ReleaseView, prunable
+from wise import manifest
+from wise.errors import BadArtifact
+
+#: states from which a release can be made to answer
+READY = ("verified", "previous", "retained")
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A release as stored."""
+
+    number: int
+    state: str
+    folder: str | None  #: name below ``releases/``; None for the bare model
+    parent: int | None
+    batch_id: int | None
+    manifest_sha256: str | None
+    measures: dict[str, dict[str, int]]  #: by probe kind: right, asked
+    reason: str
+    pinned: bool
+    created_at: datetime
+    promoted_at: datetime | None
+
+
+def _release(row: sqlite3.Row) -> Release:
+    promoted = row["promoted_at"]
+    return Release(
+        row["number"],
+        row["state"],
+        row["folder"],
+        row["parent"],
+        row["batch_id"],
+        row["manifest_sha256"],
+        json.loads(row["measures"]),
+        row["reason"],
+        bool(row["pinned"]),
+        datetime.fromisoformat(row["created_at"]),
+        datetime.fromisoformat(promoted) if promoted else None,
+    )
+
+
+def get(store: Store, number: int) -> Release:
+    """Return a release; raises NotFound."""
+    row = store.one("SELECT * FROM release WHERE number = ?", number)
+    if row is None:
+        raise NotFound(f"no release {number}", hint="wised release list shows them")
+    return _release(row)
+
+
+def all_releases(store: Store) -> list[Release]:
+    """Return every release, oldest first."""
+    return [_release(row) for row in store.rows("SELECT * FROM release ORDER BY number")]
+
+
+def promoted(store: Store) -> Release:
+    """Return the release that answers now; release 0 when no facts were promoted."""
+    row = store.one("SELECT * FROM release WHERE state = 'promoted'")
+    assert row is not None, "init promotes release 0"
+    return _release(row)
+
+
+def folder_of(state: State, release: Release) -> Path | None:
+    """Return where a release lies; None for the bare model."""
+    return state.releases / release.folder if release.folder else None
+
+
+def check_files(state: State, release: Release) -> None:
+    """Raise IntegrityError unless the release's files are those that were published."""
+    folder = folder_of(state, release)
+    if folder is None:
+        return
+    try:
+        manifest.verify(folder)
+        digest = manifest.file_sha256(folder / manifest.NAME)
+    except BadArtifact as error:
+        raise IntegrityError(f"release {release.number}: {error}", error.hint) from error
+    if digest != release.manifest_sha256:
+        raise IntegrityError(f"release {release.number}: its manifest is not the published one")
+
+
+def promote(state: State, store: Store, number: int, now: datetime, reason: str) -> None:
+    """Let release ``number`` answer from now on, whatever answers now.
+
+    Raises Conflict when it is in no state to, Refused when it holds a retracted fact,
+    IntegrityError when its files were changed. One transaction moves the pointer and all facts.
+    """
+    release = get(store, number)
+    if release.state not in READY:
+        raise Conflict(f"release {number} is {release.state}; it can't be promoted")
+    check_files(state, release)
+    with store.write():
+        _move_pointer(store, number, now, reason)
+    relink(state, store)
+
+
+def _move_pointer(store: Store, number: int, now: datetime, reason: str) -> None:
+    old = promoted(store)
+    for row in store.rows("SELECT number FROM release WHERE state = 'previous'"):
+        if row["number"] != number:
+            store.transition("release", row["number"], "retain", now)
+    held = facts.of_release(store, number)
+    if gone := [f.id for f in held if f.state == "retracted"]:
+        raise Refused(
+            f"release {number} answers with fact {gone[0]}, which was retracted",
+            hint="choose a release made after the retraction",
+        )
+    target = get(store, number)
+    # The unique index allows one promoted release at a time: the old one steps down first.
+    if target.state == "previous":
+        store.transition("release", number, "retain", now)
+    store.transition("release", old.number, "replace", now, f"release {number} took over")
+    store.transition("release", number, "promote", now, reason, promoted_at=timestamp(now))
+    _move_facts(store, old.number, number, now)
+
+
+def _move_facts(store: Store, old: int, new: int, now: datetime) -> None:
+    """Bring the states of facts in line with the release that answers now."""
+    before, after = facts.of_release(store, old), facts.of_release(store, new)
+    slots = {f.slot_key: f.id for f in after}
+    stays = {f.id for f in after}
+    for fact in before:
+        if fact.id in stays or fact.state != "promoted":
+            continue
+        by = slots.get(fact.slot_key)
+        newer = by is not None and by > fact.id
+        why = f"fact {by} took its place" if newer else f"release {new} does not hold it"
+        store.transition("fact", fact.id, "supersede" if newer else "roll_back", now, why)
+    for fact in after:
+        if fact.state == "verified":
+            store.transition("fact", fact.id, "promote", now, f"release {new}")
+        elif fact.state == "superseded":
+            store.transition("fact", fact.id, "restore", now, f"back with release {new}")
+
+
+def rollback(state: State, store: Store, to: int | None, now: datetime, reason: str) -> int:
+    """Promote an older release (default: the one before) and hold automatic promotion.
+
+    Needs neither the daemon nor a model. Returns the release's number; facts that it does not
+    hold become ``verified`` and are not queued again by themselves.
+    """
+    if to is None:
+        row = store.one("SELECT number FROM release WHERE state = 'previous'")
+        if row is None:
+            raise NotFound("there is no previous release", hint="name one: wised rollback --to N")
+        to = int(row["number"])
+    if get(store, to).state == "promoted":
+        return to
+    promote(state, store, to, now, reason)
+    with store.write():
+        hold(store, "promote", f"rolled back to release {to}: {reason}", now)
+    return to
+
+
+def hold(store: Store, kind: str, reason: str, now: datetime) -> None:
+    """Keep the daemon from doing one kind of work, inside a transaction."""
+    row = {"kind": kind, "reason": reason, "since": timestamp(now)}
+    store.db["hold"].insert(row, replace=True)
+    store.event("hold.set", f"hold:{kind}", {"reason": reason}, now)
+
+
+def unhold(store: Store, kind: str, now: datetime) -> bool:
+    """Lift a hold inside a transaction; False when there was none."""
+    gone = store.connection.execute("DELETE FROM hold WHERE kind = ?", (kind,)).rowcount > 0
+    if gone:
+        store.event("hold.lift", f"hold:{kind}", {}, now)
+    return gone
+
+
+def holds(store: Store) -> dict[str, str]:
+    """Return the reason of each hold that is set."""
+    return {r["kind"]: r["reason"] for r in store.rows("SELECT * FROM hold ORDER BY kind")}
+
+
+def relink(state: State, store: Store) -> None:
+    """Point the ``current`` link at the promoted release."""
+    point(state.current, folder_of(state, promoted(store)))
+
+
+def prune(state: State, store: Store, keep: int, now: datetime) -> list[int]:
+    """Delete the files of releases that retention gives up; their rows stay."""
+    views = [
+        ReleaseView(r.number, r.state, r.pinned)
+        for r in all_releases(store)
+        if r.state in ("promoted", "previous", "retained", "refused")
+    ]
+    gone = [n for n in prunable(views, keep) if get(store, n).state in ("retained", "refused")]
+    for number in gone:
+        folder = folder_of(state, get(store, number))
+        with store.write():
+            store.transition("release", number, "prune", now, f"kept are the newest {keep}")
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+    return gone
+
+
+def reconcile(state: State, store: Store, now: datetime) -> list[str]:
+    """Bring files and rows in line after any end of the last daemon; return what was done.
+
+    Unfinished candidates are dropped and their facts approved again; temporary folders go;
+    folders that no row speaks of are set aside; a promoted release whose files are damaged gives
+    way to the newest good one.
+    """
+    done = [*_drop_unfinished(store, now), *_tidy_folders(state, store)]
+    current = promoted(store)
+    try:
+        check_files(state, current)
+    except IntegrityError as error:
+        done.append(_fall_back(state, store, current, error, now))
+    relink(state, store)
+    return done
+
+
+def _drop_unfinished(store: Store, now: datetime) -> list[str]:
+    done = []
+    with store.write():
+        for release in all_releases(store):
+            if release.state in ("building", "candidate"):
+                store.transition("release", release.number, "refuse", now, "interrupted")
+                done.append(f"dropped the unfinished release {release.number}")
+        waiting = facts.in_states(store, facts.IN_CYCLE)
+        facts.move(store, waiting, "return", now, "the cycle was interrupted")
+        store.connection.execute(
+            "UPDATE batch SET state = 'failed', error = 'interrupted'"
+            " WHERE state IN ('planned', 'building')"
+        )
+    return done
+
+
+def _tidy_folders(state: State, store: Store) -> list[str]:
+    known = {r.folder for r in all_releases(store) if r.folder and r.state != "pruned"}
+    done = []
+    for path in sorted(state.releases.iterdir()):
+        if path.name.startswith(TEMPORARY):
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name not in known and not path.name.startswith(ASIDE):
+            path.rename(_free_name(state.releases, f"{ASIDE}{path.name}"))
+            done.append(f"set aside {path.name}, which no release speaks of")
+    return done
+
+
+def _free_name(folder: Path, name: str) -> Path:
+    path, count = folder / name, 1
+    while path.exists():
+        path, count = folder / f"{name}.{count}", count + 1
+    return path
+
+
+def _fall_back(
+    state: State, store: Store, broken: Release, error: IntegrityError, now: datetime
+) -> str:
+    """Promote the newest good release in place of a damaged one and hold promotion."""
+    for release in reversed(all_releases(store)):
+        if release.state not in ("previous", "retained"):
+            continue
+        try:
+            promote(state, store, release.number, now, f"release {broken.number} is damaged")
+        except (IntegrityError, Refused):
+            continue
+        with store.write():
+            hold(store, "promote", str(error), now)
+        return f"{error}; went back to release {release.number}"
+    raise error
+
+
+def newest_first(releases: Sequence[Release]) -> list[Release]:
+    """Return releases, newest first."""
+    return sorted(releases, key=lambda r: -r.number)

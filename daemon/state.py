@@ -1,0 +1,132 @@
+"""The state folder: where each thing lies, and the lock that makes the daemon the only one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from daemon import config as configuration
+from daemon.config import Config
+from daemon.errors import NotFound, NotRunning
+from daemon.store import FILE, Store
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A state folder made by ``wised init``."""
+
+    folder: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The configuration of this state."""
+        return self.folder / "config.toml"
+
+    @property
+    def releases(self) -> Path:
+        """One folder a release."""
+        return self.folder / "releases"
+
+    @property
+    def current(self) -> Path:
+        """Symbolic link to the promoted release, derived from the database; none for release 0."""
+        return self.folder / "current"
+
+    @property
+    def logs(self) -> Path:
+        """Status logs and the worker's standard error."""
+        return self.folder / "logs"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the running daemon."""
+        return self.folder / "lock"
+
+    def config(self) -> Config:
+        """Read the configuration; raises UsageError that lists every problem."""
+        self.check()
+        return configuration.load(self.config_file)
+
+    def store(self, actor: str = "daemon", *, read_only: bool = False) -> Store:
+        """Open the database."""
+        self.check()
+        return Store(self.folder, actor=actor, read_only=read_only)
+
+    def check(self) -> None:
+        """Raise NotFound unless this is a state folder."""
+        if not (self.folder / FILE).exists():
+            raise NotFound(
+                f"{self.folder}: no wised state here",
+                hint="wised init DIR makes one; name it with --state DIR or WISED_STATE",
+            )
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Be the only daemon of this state for the block; raises NotRunning with the holder.
+
+        The kernel lets go of the lock when the process ends, however it ends.
+        """
+        handle = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        # NOTE: `daemon()` holds a shared lock for an instant, so one refusal proves nothing.
+        if not any(_try_lock(handle) or time.sleep(0.05) for _ in range(5)):
+            holder = os.read(handle, 200).decode("utf-8", "replace").strip()
+            os.close(handle)
+            raise NotRunning(
+                f"another wised runs on {self.folder}: {holder}", hint="stop it, or wait for it"
+            )
+        try:
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            os.ftruncate(handle, 0)
+            holder = f"pid {os.getpid()} on {socket.gethostname()} since {since}\n"
+            os.pwrite(handle, holder.encode(), 0)
+            yield
+        finally:
+            os.ftruncate(handle, 0)
+            os.close(handle)
+
+    def daemon(self) -> str | None:
+        """Return who holds the lock, or None when no daemon runs."""
+        if not self.lock_file.exists():
+            return None
+        handle = os.open(self.lock_file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.read(handle, 200).decode("utf-8", "replace").strip()
+        finally:
+            os.close(handle)
+        return None
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def init(folder: Path, now: datetime, config_text: str | None = None) -> State:
+    """Make a state folder: configuration, database, release 0. An existing one is left alone."""
+    state = State(folder)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for path in (state.releases, state.logs):
+        path.mkdir(exist_ok=True, mode=0o700)
+    if not state.config_file.exists():
+        text = config_text or configuration.default_file().read_text("utf-8")
+        state.config_file.write_text(text, "utf-8")
+    configuration.load(state.config_file)
+    with Store(folder, actor="init") as store, store.write():
+        if store.one("SELECT number FROM release") is None:
+            at = now.astimezone(UTC).isoformat(timespec="microseconds")
+            row = {"number": 0, "state": "promoted", "created_at": at, "promoted_at": at}
+            store.db["release"].insert(row)
+            store.event("release.bare", "release:0", {"to": "promoted"}, now)
+    return state

@@ -1,0 +1,178 @@
+"""The connection, transactions, transitions and the audit log. Contains no rules of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlite_utils import Database
+
+from daemon.errors import Conflict, IntegrityError, NotFound
+from daemon.store.lifecycle import next_state
+from daemon.store.schema import APPLICATION_ID, MIGRATIONS
+
+FILE = "wised.db"
+GENESIS = "0" * 64
+_KEYS = {"fact": "id", "release": "number"}
+
+
+def timestamp(now: datetime) -> str:
+    """Return an aware time as the text that is stored: UTC, microseconds, sortable."""
+    return now.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+class Store:
+    """The database of a state folder. One store a thread; transactions wait for each other."""
+
+    def __init__(self, folder: Path, *, actor: str = "daemon", read_only: bool = False) -> None:
+        self.folder, self.actor = folder, actor
+        path = folder / FILE
+        uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+        try:
+            self.connection = sqlite3.connect(uri, timeout=30, isolation_level=None, uri=True)
+        except sqlite3.OperationalError as error:
+            raise NotFound(f"{path}: {error}", hint="wised init DIR makes a state folder") from error
+        self.connection.row_factory = sqlite3.Row
+        self.db = Database(self.connection)
+        try:
+            self._settle(read_only)
+        except sqlite3.DatabaseError as error:
+            self.close()
+            raise IntegrityError(f"{path}: {error}", hint="restore a backup") from error
+
+    def _settle(self, read_only: bool) -> None:
+        """Set and assert what durability rests on, then bring the schema up to date."""
+        for pragma in ("foreign_keys = ON", "trusted_schema = OFF", "synchronous = FULL"):
+            self.connection.execute(f"PRAGMA {pragma}")
+        if not read_only:
+            mode = self.connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            if mode != "wal":
+                raise IntegrityError(f"{self.folder}: this file system allows no WAL ({mode})")
+            self._migrate()
+        assert self.connection.execute("PRAGMA synchronous").fetchone()[0] == 2
+        version = self._version()
+        if version != len(MIGRATIONS):
+            raise IntegrityError(
+                f"{self.folder / FILE}: schema {version}, this wised knows {len(MIGRATIONS)}",
+                hint="use the wised that wrote it, or a newer one",
+            )
+
+    def _version(self) -> int:
+        return int(self.connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def _migrate(self) -> None:
+        while self._version() < len(MIGRATIONS):
+            with self.write():
+                number = self._version()
+                if number >= len(MIGRATIONS):
+                    return
+                for statement in _statements(MIGRATIONS[number]):
+                    self.connection.execute(statement)
+                self.connection.execute(f"PRAGMA user_version = {number + 1}")
+                self.connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+    def __enter__(self) -> Store:
+        """Return the store; leaving the block closes it."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close the connection."""
+        self.close()
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        """Run the block as one transaction that takes the write lock at once.
+
+        A deferred BEGIN would fail with "database is locked" when two writers upgrade.
+        """
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self.connection.execute("ROLLBACK")
+            raise
+        self.connection.execute("COMMIT")
+
+    def rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        """Return the rows of a constant query."""
+        return self.connection.execute(sql, values).fetchall()
+
+    def one(self, sql: str, *values: object) -> sqlite3.Row | None:
+        """Return the first row of a constant query."""
+        row: sqlite3.Row | None = self.connection.execute(sql, values).fetchone()
+        return row
+
+    def transition(
+        self, kind: str, key: int, event: str, now: datetime, reason: str = "", **also: Any
+    ) -> str:
+        """Move a fact or release along its life cycle inside `write`; return the new state.
+
+        ``also`` sets further columns in the same statement. Raises NotFound, and Conflict when
+        the life cycle has no such step or another process moved it first.
+        """
+        column = _KEYS[kind]
+        row = self.one(f"SELECT state, rev FROM {kind} WHERE {column} = ?", key)
+        if row is None:
+            raise NotFound(f"no {kind} {key}")
+        state = next_state(kind, row["state"], event)
+        changes = {"state": state, "reason": reason, **also}
+        sets = ", ".join(f"{name} = ?" for name in changes)
+        done = self.connection.execute(
+            f"UPDATE {kind} SET {sets}, rev = rev + 1 WHERE {column} = ? AND rev = ?",
+            (*changes.values(), key, row["rev"]),
+        )
+        if done.rowcount != 1:
+            raise Conflict(f"{kind} {key} was changed by another process")
+        data = {"from": row["state"], "to": state, "reason": reason}
+        self.event(f"{kind}.{event}", f"{kind}:{key}", data, now)
+        return state
+
+    def event(self, action: str, subject: str, data: dict[str, Any], now: datetime) -> None:
+        """Append one row to the audit log, chained to the row before by its hash."""
+        last = self.one("SELECT hash FROM event ORDER BY seq DESC LIMIT 1")
+        row = {
+            "at": timestamp(now),
+            "actor": self.actor,
+            "action": action,
+            "subject": subject,
+            "data": json.dumps(data, sort_keys=True, ensure_ascii=False),
+            "previous_hash": last["hash"] if last else GENESIS,
+        }
+        self.db["event"].insert({**row, "hash": _chain(row)})
+
+    def verify_events(self) -> int:
+        """Return how many events there are; raises IntegrityError at the first broken link."""
+        before, count = GENESIS, 0
+        for row in self.connection.execute("SELECT * FROM event ORDER BY seq"):
+            plain = {k: row[k] for k in ("at", "actor", "action", "subject", "data")}
+            plain["previous_hash"] = before
+            count += 1
+            if row["seq"] != count or row["hash"] != _chain(plain):
+                raise IntegrityError(f"the audit log is broken at event {row['seq']}")
+            before = row["hash"]
+        return count
+
+
+def _chain(row: dict[str, str]) -> str:
+    text = json.dumps(row, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Split a script, keeping triggers whole; `executescript` would commit in between."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""

@@ -1,0 +1,203 @@
+"""Facts in the store: reading them, writing new ones, moving them along."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from daemon.errors import NotFound
+from daemon.store.database import Store, timestamp
+from ingest import Candidate, fact_key, slot_key
+
+#: states in which a fact is, or is on its way to be, what the model should answer
+CLAIMS_SLOT = (
+    "pending",
+    "conflicting",
+    "quarantined",
+    "known",
+    "approved",
+    "batched",
+    "edited",
+    "verified",
+    "promoted",
+)
+#: states in which the same fact, seen again, is only more evidence
+HELD = (*CLAIMS_SLOT, "failed", "rejected")
+IN_CYCLE = ("batched", "edited")
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A fact as stored."""
+
+    id: int
+    subject: str
+    relation: str
+    object: str
+    prompts: tuple[str, ...]
+    held_out: tuple[str, ...]
+    slot_key: str
+    fact_key: str
+    tier: str
+    extractor: str
+    state: str
+    reason: str
+    rev: int
+    asserted_at: datetime
+    received_at: datetime
+    same_as: int | None
+    batch_id: int | None
+    attempts: int
+
+
+def _fact(row: sqlite3.Row) -> Fact:
+    values = dict(row)
+    for name in ("prompts", "held_out"):
+        values[name] = tuple(json.loads(values[name]))
+    for name in ("asserted_at", "received_at"):
+        values[name] = datetime.fromisoformat(values[name])
+    return Fact(**values)
+
+
+def get(store: Store, fact_id: int) -> Fact:
+    """Return a fact; raises NotFound."""
+    row = store.one("SELECT * FROM fact WHERE id = ?", fact_id)
+    if row is None:
+        raise NotFound(f"no fact {fact_id}", hint="wised fact list shows them")
+    return _fact(row)
+
+
+def in_states(store: Store, states: Iterable[str], limit: int = -1, after: int = 0) -> list[Fact]:
+    """Return the facts in any of ``states`` with ids above ``after``, oldest first."""
+    wanted = json.dumps(sorted(set(states)))
+    rows = store.rows(
+        "SELECT * FROM fact WHERE state IN (SELECT value FROM json_each(?)) AND id > ?"
+        " ORDER BY id LIMIT ?",
+        wanted,
+        after,
+        limit,
+    )
+    return [_fact(row) for row in rows]
+
+
+def by_key(store: Store, key: str) -> list[Fact]:
+    """Return the facts that say exactly the same, oldest first."""
+    return [_fact(r) for r in store.rows("SELECT * FROM fact WHERE fact_key = ? ORDER BY id", key)]
+
+
+def by_slot(store: Store, key: str) -> list[Fact]:
+    """Return the facts of one slot, oldest first."""
+    return [_fact(r) for r in store.rows("SELECT * FROM fact WHERE slot_key = ? ORDER BY id", key)]
+
+
+def of_batch(store: Store, batch: int) -> list[Fact]:
+    """Return the facts of a batch, oldest first."""
+    return [_fact(r) for r in store.rows("SELECT * FROM fact WHERE batch_id = ? ORDER BY id", batch)]
+
+
+def of_release(store: Store, number: int) -> list[Fact]:
+    """Return the facts that a release holds, in its order."""
+    rows = store.rows(
+        "SELECT fact.* FROM release_fact JOIN fact ON fact.id = fact_id"
+        " WHERE release = ? ORDER BY position",
+        number,
+    )
+    return [_fact(row) for row in rows]
+
+
+def counts(store: Store) -> dict[str, int]:
+    """Return how many facts are in each state that has any."""
+    rows = store.rows("SELECT state, count(*) AS n FROM fact GROUP BY state ORDER BY state")
+    return {row["state"]: row["n"] for row in rows}
+
+
+def insert(
+    store: Store,
+    candidate: Candidate,
+    entry_id: int | None,
+    tier: str,
+    asserted_at: datetime,
+    now: datetime,
+) -> int:
+    """Store a candidate as a received fact with its evidence, inside a transaction."""
+    row = {
+        "subject": candidate.subject,
+        "relation": candidate.relation,
+        "object": candidate.object,
+        "prompts": json.dumps(candidate.prompts, ensure_ascii=False),
+        "held_out": json.dumps(candidate.held_out, ensure_ascii=False),
+        "slot_key": slot_key(candidate.subject, candidate.relation),
+        "fact_key": fact_key(candidate.subject, candidate.relation, candidate.object),
+        "tier": tier,
+        "extractor": candidate.extractor,
+        "state": "received",
+        "asserted_at": timestamp(asserted_at),
+        "received_at": timestamp(now),
+    }
+    fact_id = int(store.db["fact"].insert(row).last_pk)  # type: ignore[union-attr, arg-type]
+    if entry_id is not None:
+        add_evidence(store, fact_id, entry_id, candidate.quote)
+    data = {"to": "received", "object": candidate.object, "entry": entry_id}
+    store.event("fact.receive", f"fact:{fact_id}", data, now)
+    return fact_id
+
+
+def add_evidence(store: Store, fact_id: int, entry_id: int, quote: str) -> None:
+    """Link an entry to a fact that it supports; a second time changes nothing."""
+    link = {"fact_id": fact_id, "entry_id": entry_id, "quote": quote}
+    store.db["evidence"].insert(link, ignore=True)
+
+
+def share_evidence(store: Store, duplicate: int, original: int) -> None:
+    """Let every entry that supports ``duplicate`` support ``original`` too."""
+    store.connection.execute(
+        "INSERT OR IGNORE INTO evidence (fact_id, entry_id, quote)"
+        " SELECT ?, entry_id, quote FROM evidence WHERE fact_id = ?",
+        (original, duplicate),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """An entry that supports a fact, with its source."""
+
+    quote: str
+    source: str
+    location: str
+    tier: str
+    title: str
+    link: str | None
+    published_at: str | None
+    received_at: str
+    raw: str
+
+
+def evidence(store: Store, fact_id: int) -> list[Evidence]:
+    """Return what supports a fact, first received first."""
+    rows = store.rows(
+        "SELECT quote, source.name AS source, source.location, source.tier, title, link,"
+        " published_at, entry.received_at, raw FROM evidence"
+        " JOIN entry ON entry.id = entry_id JOIN source ON source.id = source_id"
+        " WHERE fact_id = ? ORDER BY entry.received_at, entry.id",
+        fact_id,
+    )
+    return [Evidence(**dict(row)) for row in rows]
+
+
+def subjects(store: Store) -> list[str]:
+    """Return the subjects of all facts with a configured relation."""
+    rows = store.rows(
+        "SELECT DISTINCT subject FROM fact WHERE relation != 'asked' ORDER BY subject"
+    )
+    return [row["subject"] for row in rows]
+
+
+def move(
+    store: Store, facts: Sequence[Fact], event: str, now: datetime, reason: str = ""
+) -> None:
+    """Move facts along by the same event, inside a transaction."""
+    for fact in facts:
+        store.transition("fact", fact.id, event, now, reason)

@@ -1,0 +1,154 @@
+"""The tables. Numbered migrations, never edited after a release."""
+
+from __future__ import annotations
+
+from daemon.store.lifecycle import FACT_STATES, RELEASE_STATES
+
+APPLICATION_ID = 0x77697365  # "wise"
+
+
+def _states(states: tuple[str, ...]) -> str:
+    return ", ".join(f"'{state}'" for state in states)
+
+
+M001_CREATE = f"""
+CREATE TABLE source (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL CHECK (kind IN ('feed', 'log')),
+    location TEXT NOT NULL,
+    tier TEXT NOT NULL CHECK (tier IN ('trusted', 'normal', 'untrusted')),
+    state TEXT NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'gone', 'removed')),
+    allow_private INTEGER NOT NULL DEFAULT 0,
+    etag TEXT,
+    last_modified TEXT,
+    log_offset INTEGER,
+    log_fingerprint TEXT,
+    next_poll_at TEXT NOT NULL,
+    last_ok_at TEXT,
+    failures INTEGER NOT NULL DEFAULT 0,
+    last_error TEXT,
+    created_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE entry (
+    id INTEGER PRIMARY KEY,
+    source_id INTEGER NOT NULL REFERENCES source(id),
+    key TEXT NOT NULL,
+    content_hash TEXT NOT NULL,
+    title TEXT NOT NULL,
+    link TEXT,
+    published_at TEXT,
+    received_at TEXT NOT NULL,
+    raw TEXT NOT NULL,
+    UNIQUE (source_id, key, content_hash)
+) STRICT;
+
+CREATE TABLE dead_letter (
+    id INTEGER PRIMARY KEY,
+    source_id INTEGER NOT NULL REFERENCES source(id),
+    location TEXT NOT NULL,
+    code TEXT NOT NULL,
+    message TEXT NOT NULL,
+    raw TEXT NOT NULL,
+    received_at TEXT NOT NULL,
+    UNIQUE (source_id, code, raw)
+) STRICT;
+
+CREATE TABLE batch (
+    id INTEGER PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ('planned', 'building', 'built', 'failed')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    error TEXT,
+    created_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE fact (
+    id INTEGER PRIMARY KEY,
+    subject TEXT NOT NULL,
+    relation TEXT NOT NULL,
+    object TEXT NOT NULL,
+    prompts TEXT NOT NULL,
+    held_out TEXT NOT NULL,
+    slot_key TEXT NOT NULL,
+    fact_key TEXT NOT NULL,
+    tier TEXT NOT NULL,
+    extractor TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ({_states(FACT_STATES)})),
+    reason TEXT NOT NULL DEFAULT '',
+    rev INTEGER NOT NULL DEFAULT 1,
+    asserted_at TEXT NOT NULL,
+    received_at TEXT NOT NULL,
+    same_as INTEGER REFERENCES fact(id),
+    batch_id INTEGER REFERENCES batch(id),
+    attempts INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX fact_by_state ON fact(state);
+CREATE INDEX fact_by_slot ON fact(slot_key);
+CREATE INDEX fact_by_key ON fact(fact_key);
+CREATE INDEX fact_by_batch ON fact(batch_id);
+
+CREATE TABLE evidence (
+    fact_id INTEGER NOT NULL REFERENCES fact(id),
+    entry_id INTEGER NOT NULL REFERENCES entry(id),
+    quote TEXT NOT NULL,
+    PRIMARY KEY (fact_id, entry_id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX evidence_by_entry ON evidence(entry_id);
+
+CREATE TABLE embedding (
+    fact_id INTEGER PRIMARY KEY REFERENCES fact(id),
+    model TEXT NOT NULL,
+    vector BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE release (
+    number INTEGER PRIMARY KEY,
+    state TEXT NOT NULL CHECK (state IN ({_states(RELEASE_STATES)})),
+    folder TEXT,
+    parent INTEGER REFERENCES release(number),
+    batch_id INTEGER REFERENCES batch(id),
+    manifest_sha256 TEXT,
+    measures TEXT NOT NULL DEFAULT '{{}}',
+    reason TEXT NOT NULL DEFAULT '',
+    pinned INTEGER NOT NULL DEFAULT 0,
+    rev INTEGER NOT NULL DEFAULT 1,
+    created_at TEXT NOT NULL,
+    promoted_at TEXT
+) STRICT;
+CREATE UNIQUE INDEX one_promoted ON release(state) WHERE state = 'promoted';
+CREATE UNIQUE INDEX one_previous ON release(state) WHERE state = 'previous';
+
+CREATE TABLE release_fact (
+    release INTEGER NOT NULL REFERENCES release(number),
+    position INTEGER NOT NULL,
+    fact_id INTEGER NOT NULL REFERENCES fact(id),
+    PRIMARY KEY (release, position)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX release_by_fact ON release_fact(fact_id);
+
+CREATE TABLE hold (
+    kind TEXT PRIMARY KEY CHECK (kind IN ('ingest', 'edit', 'promote')),
+    reason TEXT NOT NULL,
+    since TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE event (
+    seq INTEGER PRIMARY KEY,
+    at TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    data TEXT NOT NULL,
+    previous_hash TEXT NOT NULL,
+    hash TEXT NOT NULL
+) STRICT;
+CREATE INDEX event_by_subject ON event(subject);
+CREATE TRIGGER event_is_append_only_update BEFORE UPDATE ON event
+BEGIN SELECT RAISE(ABORT, 'event is append-only'); END;
+CREATE TRIGGER event_is_append_only_delete BEFORE DELETE ON event
+BEGIN SELECT RAISE(ABORT, 'event is append-only'); END;
+"""
+
+#: statement scripts in order; the schema's version is how many of them have run
+MIGRATIONS: tuple[str, ...] = (M001_CREATE,)

@@ -1,0 +1,102 @@
+"""Fit and calibrate the router of a candidate."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import wise
+from daemon.messages import Question, Questions
+from daemon.worker.session import Session
+from wise.router import best_match
+
+#: fewer questions than this say nothing about how phrasings differ
+LEAST_QUESTIONS = 32
+RUNNING_TEXTS = 60  #: passages whose every position is a negative
+TEXT_TOKENS = 64  #: of each
+#: two keys of one fact closer than this are one prototype
+ALIKE = 0.98
+#: share of a fact's own keys that may fall below what the threshold is drawn from
+LOW_QUANTILE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class FactKeys:
+    """Raw keys of facts: what enters the edited matrix at the prompt's last token."""
+
+    inputs: Tensor  #: (n, d_in)
+    fact: Tensor  #: (n,) index of the fact in the candidate
+    prompt: Tensor  #: (n,) which phrasing of the fact; contexts of one phrasing share it
+
+
+def contextual(
+    questions: Sequence[Question], contexts: wise.Contexts, seed: int
+) -> tuple[list[str], list[int]]:
+    """Return each question in each phrasing, in one context each, and the question's index."""
+    asked, label = [], []
+    rng = random.Random(seed)
+    for index, question in enumerate(questions):
+        for prompt in question.prompts:
+            asked.append(rng.choice(contexts.before(prompt, rng)))
+            label.append(index)
+    return asked, label
+
+
+def projection(
+    session: Session, questions: Questions, contexts: wise.Contexts, keys: FactKeys
+) -> wise.Projection:
+    """Fit the projection; without enough questions, compare centred keys as they are."""
+    if len(questions.fit) < LEAST_QUESTIONS:
+        center = keys.inputs.mean(0)
+        return wise.Projection(center, torch.eye(session.site.d_in))
+    asked, label = contextual(questions.fit, contexts, seed=1)
+    inputs = session.key_inputs(asked)
+    return wise.fit_projection(inputs, torch.tensor(label), session.config.wise.router_width)
+
+
+def negatives(session: Session, questions: Questions, contexts: wise.Contexts) -> Tensor:
+    """Return inputs at positions that must not fire, (n, d_in); no probe is among them."""
+    asked, _ = contextual(questions.calibrate, contexts, seed=2)
+    rows = [session.key_inputs(asked)]
+    texts = session.background.calibrate[:RUNNING_TEXTS]
+    sequences = [session.tokenizer(t)["input_ids"][:TEXT_TOKENS] for t in texts]
+    for batch in wise.capture(session.model, session.site, sequences):
+        for i, row in enumerate(batch.rows):
+            rows.append(batch.inputs[i, 1 : len(sequences[row])].float().cpu())
+    return torch.cat(rows)
+
+
+def own_matches(keys: FactKeys, vectors: Tensor) -> Tensor:
+    """Return how near each key comes to its fact's keys of *other* phrasings, (m,) cosines.
+
+    That is what an unseen phrasing will have. Facts of a single phrasing have none.
+    """
+    found = []
+    for fact in keys.fact.unique().tolist():
+        rows = (keys.fact == fact).nonzero()[:, 0]
+        near = vectors[rows] @ vectors[rows].T
+        other = keys.prompt[rows][:, None] != keys.prompt[rows][None]
+        if other.any():
+            found.append(near.masked_fill(~other, -1).amax(1)[other.any(1)])
+    return torch.cat(found) if found else torch.ones(0)
+
+
+def calibrated(
+    session: Session,
+    table: wise.Keys,
+    project: wise.Projection,
+    own: Tensor,
+    unrelated: Tensor,
+    earlier: wise.Calibration | None,
+) -> wise.Calibration:
+    """Choose the threshold for ``table``; ``earlier`` is the calibration of keys it inherits."""
+    section = session.config.wise
+    cosine, _ = best_match(project(unrelated), table)
+    low = own.quantile(LOW_QUANTILE) if len(own) else torch.tensor(1.0)
+    if earlier is not None:
+        low = torch.minimum(low, torch.tensor(earlier.lowest_key))
+    return wise.calibrate(low[None], cosine, section.false_fire, section.router_lean)

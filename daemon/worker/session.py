@@ -1,0 +1,173 @@
+"""The models and texts of one worker, loaded when first needed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+
+import wise
+from daemon.config import Config
+from daemon.errors import UsageError
+
+#: reports where a request stands: (stage, done, total)
+Report = Callable[[str, int, int], None]
+MAX_ANSWER_TOKENS = 48
+DEMO = "demo"
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """Running text in three parts that share no passage."""
+
+    train: tuple[str, ...] = ()
+    calibrate: tuple[str, ...] = ()
+    probe: tuple[str, ...] = ()
+
+
+@dataclass
+class Session:
+    """What a worker keeps between requests."""
+
+    config: Config
+    report: Report
+    _bare: dict[str, str] = field(default_factory=dict)
+    _inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def model(self) -> Any:
+        """The base model, frozen, on its device."""
+        self.report("loading the model", 0, 1)
+        section = self.config.model
+        model = AutoModelForCausalLM.from_pretrained(
+            _model_place(section.name),
+            dtype=getattr(torch, section.dtype),
+            trust_remote_code=False,
+            use_safetensors=True,
+        )
+        device = section.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return model.to(device).eval().requires_grad_(False)
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base model's tokenizer."""
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            _model_place(self.config.model.name), trust_remote_code=False
+        )
+        return tokenizer
+
+    @cached_property
+    def site(self) -> wise.Site:
+        """The matrix that is edited."""
+        return wise.locate(self.model, self.config.model.layer, self.config.model.module)
+
+    @cached_property
+    def base_sha256(self) -> str:
+        """Hash of the edited matrix."""
+        return wise.weight_hash(self.model, self.site)
+
+    @cached_property
+    def background(self) -> Background:
+        """The configured running text, split by a hash of each passage."""
+        name = self.config.wise.background_file
+        if name is None:
+            return Background()
+        path = _demo() / "data" / "prose.txt" if name == DEMO else Path(name)
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except OSError as error:
+            raise UsageError(f"[wise] background_file {path}: {error.strerror}") from error
+        parts: tuple[list[str], list[str], list[str]] = ([], [], [])
+        for line in lines:
+            if len(line) >= 40:
+                parts[hashlib.sha256(line.encode()).digest()[0] % 3].append(line)
+        return Background(*(tuple(part) for part in parts))
+
+    @property
+    def max_tokens(self) -> int:
+        """Longest sequence that the model takes."""
+        return int(getattr(self.model.config, "max_position_embeddings", 2048))
+
+    @contextmanager
+    def attached(self, release: wise.Release | None) -> Iterator[wise.Attached | None]:
+        """Attach a release for the block; None leaves the model bare."""
+        if release is None:
+            yield None
+            return
+        memory = wise.attach(self.model, self.site, release.memory)
+        try:
+            yield memory
+        finally:
+            memory.detach()
+
+    def load(self, folder: str) -> wise.Release:
+        """Read a release that was made for this model; raises BadArtifact."""
+        release = wise.Release.load(Path(folder))
+        if release.site != self.site or release.base_sha256 != self.base_sha256:
+            raise wise.BadArtifact(
+                f"{folder}: made for another base model ({release.base_name})",
+                hint="set [model] to the model that the release names",
+            )
+        return release
+
+    def key_inputs(self, prompts: list[str]) -> torch.Tensor:
+        """Return what enters the edited matrix at each prompt's end, (n, d_in) float32.
+
+        Kept between requests: most questions of one cycle come again in the next.
+        """
+        new = [p for p in dict.fromkeys(prompts) if p not in self._inputs]
+        tokens = [self.tokenizer(p)["input_ids"] for p in new]
+        rows = wise.last_inputs(self.model, self.site, tokens)
+        self._inputs.update(zip(new, rows, strict=True))
+        return torch.stack([self._inputs[p] for p in prompts])
+
+    def bare(self, prompts: list[str], max_new_tokens: int = MAX_ANSWER_TOKENS) -> list[str]:
+        """Return the bare model's answers; each prompt is asked once a worker."""
+        new = [p for p in dict.fromkeys(prompts) if p not in self._bare]
+        said = self.ask(new, None, "asking the bare model", max_new_tokens)
+        self._bare.update(zip(new, (a.text for a in said), strict=True))
+        return [self._bare[p] for p in prompts]
+
+    def ask(
+        self,
+        prompts: list[str],
+        memory: wise.Attached | None,
+        stage: str,
+        max_new_tokens: int = MAX_ANSWER_TOKENS,
+    ) -> list[wise.Answer]:
+        """Answer prompts with what is attached, reporting progress as ``stage``."""
+        return wise.answer(
+            self.model,
+            self.tokenizer,
+            prompts,
+            max_new_tokens,
+            memory,
+            progress=lambda done, total: self.report(stage, done, total),
+        )
+
+    @cached_property
+    def embedder(self) -> Any:
+        """The sentence-transformers model."""
+        from daemon.worker.embedder import load
+
+        self.report("loading the embedding model", 0, 1)
+        return load(self.config.embedding.name)
+
+
+def _demo() -> Path:
+    import demo
+
+    return Path(str(demo.__file__)).parent
+
+
+def _model_place(name: str) -> str:
+    return str(_demo() / "model") if name == DEMO else name

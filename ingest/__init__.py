@@ -1,0 +1,91 @@
+"""Feeds and correction logs to candidate facts: fetching, parsing, extraction, deduplication.
+
+Names are loaded when they are used, so that importing the package costs no HTTP client and no
+feed parser. `ingest.fetch.fetch`, `ingest.feed.parse` and `ingest.log.read` are reached through
+their modules, which have the better claim to those words.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ingest.dedupe import Claim, Verdict, judge, nearest, sentence
+    from ingest.errors import FeedError, FetchError, IngestError, LogError, RowError
+    from ingest.extract import Extractor
+    from ingest.fetch import Limits, Response
+    from ingest.objects import same_object
+    from ingest.poll import poll_feed, poll_log
+    from ingest.text import clean, fact_key, fold, slot_key
+    from ingest.types import (
+        ASKED,
+        Candidate,
+        DeadLetter,
+        Entry,
+        Item,
+        LogPosition,
+        Poll,
+        Relation,
+    )
+    from ingest.urls import redact
+
+__all__ = [
+    "ASKED",
+    "Candidate",
+    "Claim",
+    "DeadLetter",
+    "Entry",
+    "Extractor",
+    "FeedError",
+    "FetchError",
+    "IngestError",
+    "Item",
+    "Limits",
+    "LogError",
+    "LogPosition",
+    "Poll",
+    "Relation",
+    "Response",
+    "RowError",
+    "Verdict",
+    "clean",
+    "fact_key",
+    "fold",
+    "judge",
+    "nearest",
+    "poll_feed",
+    "poll_log",
+    "redact",
+    "same_object",
+    "sentence",
+    "slot_key",
+]
+
+_MODULES = {
+    "dedupe": ("Claim", "Verdict", "judge", "nearest", "sentence"),
+    "errors": ("FeedError", "FetchError", "IngestError", "LogError", "RowError"),
+    "extract": ("Extractor",),
+    "fetch": ("Limits", "Response"),
+    "objects": ("same_object",),
+    "poll": ("poll_feed", "poll_log"),
+    "text": ("clean", "fact_key", "fold", "slot_key"),
+    "types": (
+        "ASKED",
+        "Candidate",
+        "DeadLetter",
+        "Entry",
+        "Item",
+        "LogPosition",
+        "Poll",
+        "Relation",
+    ),
+    "urls": ("redact",),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'ingest' has no attribute {name!r}")
+    return getattr(import_module(f"ingest.{_HOMES[name]}"), name)

@@ -1,0 +1,68 @@
+"""What goes wrong while reading sources.
+
+IngestError
+  FetchError    a feed could not be fetched
+  FeedError     what was fetched is not a usable feed
+  LogError      a correction log could not be read
+  RowError      one row says nothing usable
+"""
+
+from __future__ import annotations
+
+#: codes that no later attempt can cure without a change of configuration or of the server's mind
+_PERMANENT = frozenset(
+    {
+        "fetch.gone",
+        "fetch.bad_url",
+        "fetch.refused_address",
+        "fetch.redirect_refused",
+        "log.not_regular",
+    }
+)
+
+
+class IngestError(Exception):
+    """Say what is wrong with a source, under a stable code."""
+
+    def __init__(self, code: str, message: str, hint: str | None = None) -> None:
+        """Take a stable code, a sentence, and what the operator can do about it."""
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        """Return ``code: message``."""
+        return f"{self.code}: {self.message}"
+
+    @property
+    def retryable(self) -> bool:
+        """Tell whether the same request may succeed later."""
+        return self.code not in _PERMANENT
+
+
+class FetchError(IngestError):
+    """Say why a feed could not be fetched; its URL appears redacted only."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        hint: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Take also the seconds that the server asked us to wait, already clamped."""
+        super().__init__(code, message, hint)
+        self.retry_after = retry_after
+
+
+class FeedError(IngestError):
+    """Say why a document is not a usable feed."""
+
+
+class LogError(IngestError):
+    """Say why a correction log cannot be read."""
+
+
+class RowError(IngestError):
+    """Say why one row gives no fact."""

@@ -1,0 +1,97 @@
+"""Lines of a correction log to entries and facts. Contains no file access."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+from ingest.errors import RowError
+from ingest.extract import Extractor
+from ingest.text import clean, clean_lines
+from ingest.times import credible
+from ingest.types import Entry, Item
+
+_MAX_LINK_CHARS = 1024
+
+
+def _not_a_number(name: str) -> NoReturn:
+    raise RowError("row.not_a_number", f"{name} is not a number that JSON knows")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        # Which of two values was meant, nobody can tell.
+        raise RowError("row.duplicate_key", "a key occurs twice")
+    if any("\0" in part for pair in pairs for part in pair if isinstance(part, str)):
+        raise RowError("row.nul", "a NUL character in a text")
+    return row
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """Return the JSON object of one line; raise RowError for anything less than strict JSON."""
+    if b"\0" in line:
+        raise RowError("row.nul", "a NUL byte in the line")
+    try:
+        row = json.loads(line.decode(), parse_constant=_not_a_number, object_pairs_hook=_object)
+    except UnicodeDecodeError as error:
+        raise RowError("row.bad_encoding", f"byte {error.start} is not UTF-8") from error
+    except (ValueError, RecursionError) as error:
+        raise RowError("row.bad_json", f"not JSON: {error}"[:200]) from error
+    if not isinstance(row, dict):
+        raise RowError("row.not_an_object", f"the line is a {type(row).__name__}, not an object")
+    return row
+
+
+def canonical(row: dict[str, Any]) -> bytes:
+    """Return the one spelling of a row; raise RowError for text or numbers that have none."""
+    try:
+        return json.dumps(
+            row, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+        ).encode()
+    except UnicodeEncodeError as error:
+        raise RowError("row.surrogate", "half of a surrogate pair in a text") from error
+    except ValueError as error:  # 1e999 is valid JSON and infinite
+        raise RowError("row.not_a_number", "a number is out of range") from error
+
+
+def _text_of(row: dict[str, Any], *names: str) -> str:
+    values = (row.get(name) for name in names)
+    return next((clean_lines(value) for value in values if isinstance(value, str)), "")
+
+
+def _when(row: dict[str, Any], now: datetime) -> datetime | None:
+    """Return the row's ``ts`` or ``date`` (ISO 8601; UTC when it names no zone)."""
+    value = row.get("ts", row.get("date"))
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+        if moment is None:
+            return None
+        return credible(moment if moment.tzinfo else moment.replace(tzinfo=UTC), now)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _link(row: dict[str, Any]) -> str | None:
+    link = clean(_text_of(row, "source_url"))
+    is_web = link.lower().startswith(("http://", "https://"))
+    return link if is_web and len(link) <= _MAX_LINK_CHARS else None
+
+
+def item(line: bytes, extractor: Extractor, now: datetime) -> Item:
+    """Return one line's entry and its fact; raise RowError."""
+    row = decode(line)
+    key = hashlib.sha256(canonical(row)).hexdigest()
+    candidate = extractor.from_row(row)
+    entry = Entry(
+        key=key,
+        content_hash=key,
+        title=clean(candidate.quote),
+        text=_text_of(row, "comment", "note"),
+        link=_link(row),
+        published=_when(row, now),
+        raw=line.decode(),
+    )
+    return Item(entry, (candidate,))

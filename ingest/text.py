@@ -1,0 +1,139 @@
+"""Text for display, text for comparison, and the keys made of it. Contains no I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+
+#: invisible without being format characters: joiner, Hangul fillers, blank Braille cell
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+#: format characters that are seen: Arabic and Kaithi number signs
+_VISIBLE_FORMATS = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u08e2\U000110bd")
+#: punctuation that carries meaning in a name: C#, 10%
+_MEANINGFUL = frozenset("#%")
+
+_PLAIN = str.maketrans(
+    {
+        "\u02bc": "'",
+        "\u2212": "-",
+        "\u2010": "-",
+        "\u2011": "-",
+        "\u2013": "-",
+        "\u2014": "-",
+        "&": " and ",
+        # Latin letters with a stroke or a ligature have no decomposition.
+        "\u00f8": "o",
+        "\u0111": "d",
+        "\u0142": "l",
+        "\u0127": "h",
+        "\u0131": "i",
+        "\u00e6": "ae",
+        "\u0153": "oe",
+        "\u00f0": "d",
+        "\u00fe": "th",
+        "\u0259": "e",
+    }
+)
+
+#: small Cyrillic and Greek letters of which either case looks Latin. Where the cases look like
+#: different letters (nu: N and v) the capital decides, so that case never tells two keys apart.
+_LOOKALIKES = str.maketrans(
+    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445"
+    "\u0456\u0458\u0455\u0501\u051b\u051d\u04bb"
+    "\u03b1\u03b2\u03b5\u03b6\u03b7\u03b9\u03ba\u03bc\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7",
+    "abekmhopctyx" + "ijsdqwh" + "abezhikmnoptyx",
+)
+
+_MINUS = re.compile(r"(?<!\S)-(?=\d)")
+_POINT = re.compile(r"(?<=\d)\.(?=\d)")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+#: stand-ins while punctuation is removed; private use characters never reach them from `_shown`
+_KEPT_MINUS, _KEPT_POINT = "\ue000", "\ue001"
+
+
+def _shown(char: str) -> str:
+    if char.isspace():
+        return " "
+    category = unicodedata.category(char)
+    if category in ("Cc", "Cs", "Co") or char in _INVISIBLE:
+        return ""
+    if category == "Cf" and char not in _VISIBLE_FORMATS:
+        return ""
+    is_variation_selector = "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef"
+    return "" if is_variation_selector else char
+
+
+def tidy(text: str) -> str:
+    """Return the text in NFC on one line, without control and invisible characters."""
+    if not text.isascii() or not text.isprintable():
+        # Dropping a joiner can bring a letter and its accent together: compose last.
+        text = unicodedata.normalize("NFC", "".join(map(_shown, text)))
+    return " ".join(text.split())
+
+
+def clean(text: str) -> str:
+    """Return a value for display: tidy, without the commas and semicolons around it."""
+    return tidy(text).strip(" ,;")
+
+
+def clean_lines(text: str) -> str:
+    """Clean each line by itself and drop the empty ones."""
+    return "\n".join(filter(None, map(clean, text.splitlines())))
+
+
+def _spaced(char: str) -> str:
+    """Set a superscript or a fraction apart, which NFKC would glue to a number: 10² is not 102."""
+    return f" {char} " if unicodedata.category(char) == "No" else char
+
+
+def _letters(text: str) -> str:
+    """Reduce letters to their Latin look: no accents, no case, no look-alikes."""
+    decomposed = unicodedata.normalize("NFKD", "".join(map(_spaced, text)))
+    # Only the general diacritics: in many scripts a combining mark is a vowel.
+    bare = "".join(c for c in decomposed if not "\u0300" <= c <= "\u036f")
+    small = bare.casefold().translate(_LOOKALIKES).translate(_PLAIN)
+    return unicodedata.normalize("NFKC", small)
+
+
+def _comparable(char: str) -> str:
+    if unicodedata.category(char).startswith("P") and char not in _MEANINGFUL:
+        return " "
+    return char
+
+
+def _fold_once(text: str) -> str:
+    text = _letters(tidy(text))
+    text = _POINT.sub(_KEPT_POINT, _THOUSANDS.sub("", _MINUS.sub(_KEPT_MINUS, text)))
+    text = "".join(map(_comparable, text))
+    text = text.replace(_KEPT_MINUS, "-").replace(_KEPT_POINT, ".")
+    return " ".join(text.split())
+
+
+def fold(text: str) -> str:
+    """Return the comparison key of a text: what looks and reads alike folds alike.
+
+    Case, accents, punctuation, typographic quotes and Latin look-alikes go; digits, signs of
+    numbers, decimal points and symbols stay. Folding twice changes nothing.
+    """
+    if (once := _fold_once(text)) == text:
+        return once
+    # One pass can uncover work for the next: a dropped mark makes a decimal point of a dot.
+    return fold(once)
+
+
+def digest(value: object) -> str:
+    """Return the sha256 hex of a value's canonical JSON, which no two values share."""
+    canonical = json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def slot_key(subject: str, relation: str) -> str:
+    """Return the sha256 hex that names a slot, whatever the spelling of its subject."""
+    return digest([fold(subject), relation])
+
+
+def fact_key(subject: str, relation: str, object: str) -> str:
+    """Return the sha256 hex that names a fact, whatever the spelling of its parts."""
+    return digest([fold(subject), relation, fold(object)])

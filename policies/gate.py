@@ -1,0 +1,164 @@
+"""The gate: whether a candidate release may be promoted, and which of its facts may not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+#: measured on every candidate; the others only where there is something to ask
+REQUIRED = frozenset({"reliability", "locality_near", "locality_far"})
+#: measures of which less is better
+_CEILINGS = frozenset({"stale"})
+#: of a fact's held-out phrasings, so many must be right for it to stay
+MIN_SHARE = 0.5
+
+
+class Outcome(StrEnum):
+    """What the gate says."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """The least share of right answers that passes, by measure; for `stale` the most."""
+
+    reliability: float = 0.98  #: the new facts' own prompts
+    generalisation: float = 0.95  #: phrasings that were never trained on
+    locality_near: float = 0.99  #: same subject or relation, unchanged
+    locality_far: float = 0.998  #: unrelated prompts, unchanged
+    retention: float = 0.98  #: facts of earlier releases
+    stale: float = 0.003  #: superseded and retracted facts still answered: at most
+    min_probes: int = 1  #: fewer probes of a required measure decide nothing
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a share outside [0, 1] or no probes at all."""
+        for name in MEASURES:
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is a share between 0 and 1")
+        if self.min_probes < 1:
+            raise ValueError("min_probes is at least 1")
+
+
+#: every measure, in the order of reasons
+MEASURES = tuple(f.name for f in fields(Thresholds) if f.name != "min_probes")
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How many probes of a kind came out right; for `stale`, how many did not."""
+
+    name: str
+    right: int
+    asked: int
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for counts that cannot be."""
+        if not 0 <= self.right <= self.asked:
+            raise ValueError(f"{self.name}: {self.right} of {self.asked} cannot be")
+
+    @property
+    def rate(self) -> float | None:
+        """Return the share, None when nothing was asked."""
+        return self.right / self.asked if self.asked else None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the gate says and, unless it passes, why."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+
+
+def _share(value: float) -> str:
+    return f"{value:.3f}".rstrip("0").rstrip(".").removeprefix("0") or "0"
+
+
+def _rate(measure: Measure, *, up: bool) -> str:
+    """Return three decimals, rounded away from the threshold: .9499 is not shown as .95."""
+    thousandths = (measure.right * 1000 + (measure.asked - 1 if up else 0)) // measure.asked
+    return f"{thousandths / 1000:.3f}".removeprefix("0")
+
+
+def _shortfall(name: str, measure: Measure, thresholds: Thresholds) -> str | None:
+    limit: float = getattr(thresholds, name)
+    rate = measure.rate
+    if rate is None:
+        return None
+    is_ceiling = name in _CEILINGS
+    if rate <= limit if is_ceiling else rate >= limit:
+        return None
+    shown = f"{_rate(measure, up=is_ceiling)} ({measure.right} of {measure.asked})"
+    return f"{name} {shown} is {'over' if is_ceiling else 'under'} {_share(limit)}"
+
+
+def _gap(name: str, measure: Measure | None, least: int) -> str | None:
+    asked = measure.asked if measure else 0
+    if asked >= least:
+        return None
+    return f"{name} has no probes" if not asked else f"{name} has {asked} probes, under {least}"
+
+
+def judge(
+    measures: Mapping[str, Measure],
+    thresholds: Thresholds,
+    required: frozenset[str] = REQUIRED,
+) -> Verdict:
+    """Judge a candidate by its measures.
+
+    One measure on the wrong side of its threshold fails it; otherwise a required measure without
+    enough probes leaves it open. Raises ValueError for a measure that has no threshold.
+    """
+    if unknown := (set(measures) | required) - set(MEASURES):
+        raise ValueError(f"no threshold for {', '.join(sorted(unknown))}")
+    present = [name for name in MEASURES if name in measures]
+    failures = [_shortfall(name, measures[name], thresholds) for name in present]
+    if any(failures):
+        return Verdict(Outcome.FAILED, tuple(filter(None, failures)))
+    needed = [name for name in MEASURES if name in required]
+    gaps = [_gap(name, measures.get(name), thresholds.min_probes) for name in needed]
+    if any(gaps):
+        return Verdict(Outcome.INCONCLUSIVE, tuple(filter(None, gaps)))
+    return Verdict(Outcome.PASSED, ())
+
+
+@dataclass(frozen=True, slots=True)
+class FactResult:
+    """How one fact of a candidate did on its own probes."""
+
+    fact_id: int
+    reliable: bool  #: its edit prompt is answered right
+    generalised: int  #: held-out phrasings right
+    generalised_asked: int
+    in_context: int = 0  #: right after other text or in a second turn
+    in_context_asked: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A fact to leave out of the candidate, and why."""
+
+    fact_id: int
+    reason: str
+
+
+def _weakness(result: FactResult) -> str | None:
+    if not result.reliable:
+        return "unreliable: its own prompt is not answered right"
+    for what, right, asked in (
+        ("held-out phrasings", result.generalised, result.generalised_asked),
+        ("prompts in context", result.in_context, result.in_context_asked),
+    ):
+        if right < MIN_SHARE * asked:
+            return f"{right} of {asked} {what} right, under half"
+    return None
+
+
+def failing_facts(results: Iterable[FactResult]) -> tuple[SetAside, ...]:
+    """Return the facts to set aside, in the order given."""
+    judged = ((result.fact_id, _weakness(result)) for result in results)
+    return tuple(SetAside(fact_id, why) for fact_id, why in judged if why)
