@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
+#: a single miss of these decides nothing: in a batch of ten it would be a tenth
+_ONE_MISS_PASSES = frozenset({"generalisation", "after_text", "second_turn", "retention"})
 #: measured on every candidate; the others only where there is something to ask
 REQUIRED = frozenset({"reliability", "locality_near", "locality_far"})
 #: measures of which less is better
@@ -28,9 +30,12 @@ class Thresholds:
 
     reliability: float = 0.98  #: the new facts' own prompts
     generalisation: float = 0.95  #: phrasings that were never trained on
+    after_text: float = 0.97  #: the new facts' own prompts after unrelated text
+    second_turn: float = 0.97  #: the same as the second question of a dialogue
     locality_near: float = 0.99  #: same subject or relation, unchanged
     locality_far: float = 0.998  #: unrelated prompts, unchanged
     retention: float = 0.98  #: facts of earlier releases
+    withdrawn: float = 1.0  #: superseded and retracted facts: the bare model's answer is back
     stale: float = 0.003  #: superseded and retracted facts still answered: at most
     min_probes: int = 1  #: fewer probes of a required measure decide nothing
 
@@ -87,7 +92,7 @@ def _rate(measure: Measure, *, up: bool) -> str:
 def _shortfall(name: str, measure: Measure, thresholds: Thresholds) -> str | None:
     limit: float = getattr(thresholds, name)
     rate = measure.rate
-    if rate is None:
+    if rate is None or (name in _ONE_MISS_PASSES and measure.asked - measure.right == 1):
         return None
     is_ceiling = name in _CEILINGS
     if rate <= limit if is_ceiling else rate >= limit:

@@ -115,7 +115,7 @@ class RoutedMemory(nn.Module):
             scored = torch.ones_like(cosine, dtype=torch.bool)
             scored[:, 0] = False  # NOTE: the attention sink's activations swamp any comparison
         cosine = cosine.masked_fill(~scored, -1.0)
-        fired = cosine >= self.threshold
+        fired = scored & (cosine >= self.threshold)
         fact, active = self._hold(nearest, fired)
         if self.decisions is not None:
             self.decisions.append(Decision(cosine, nearest, active))

@@ -96,5 +96,5 @@ def _unknown(model: nn.Module, layer: nn.Module, prefix: str) -> UnknownFamily:
     return UnknownFamily(
         f"{type(model).__name__} has no value matrix of a known name; its linear maps are: "
         + ", ".join(names),
-        hint="name the MLP's last linear map in [wise] module",
+        hint="name the MLP's last linear map in [model] module",
     )

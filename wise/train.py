@@ -16,7 +16,7 @@ would need one factor a row; see docs/decisions.md).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from wise.activations import Activations, capture
 from wise.facts import Example
 from wise.site import Site
-from wise.upper import is_last, logits
+from wise.upper import is_last, logits, widen
 
 ROWS = 2048  #: positions that go through the head at once; bounds the logits' memory
 
@@ -98,7 +98,7 @@ def _answer_positions(batch: Activations, examples: Sequence[Example], alone: bo
         targets += made.answer
         example += [index] * len(made.answer)
     rows, places = torch.tensor(row), torch.tensor(place)
-    hidden, inputs = batch.hidden.float(), batch.inputs[rows, places].float()
+    hidden, inputs = widen(batch.hidden), widen(batch.inputs[rows, places])
     if alone:  # nothing above mixes positions: each answer position becomes a sequence of its own
         hidden = hidden[rows, places].unsqueeze(1)
         rows, places = torch.arange(len(row)), torch.zeros(len(row), dtype=torch.long)
@@ -125,6 +125,18 @@ def _split(sequences: _Sequences) -> list[_Sequences]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What one batch gave."""
+
+    batch: _Sequences
+    inputs: Tensor  #: (n, c)
+    changed: Tensor  #: (n, d_out) the residual stream with the change
+    out: Tensor  #: (n, vocabulary) logits
+    loss: float  #: summed
+    slope: Tensor  #: (n, d_out) gradient of the summed loss there
+
+
 class Problem:
     """The captured examples of a shard: losses and gradients for any change of the matrix."""
 
@@ -134,7 +146,7 @@ class Problem:
         sequences = [e.inputs for e in examples]
         found = [_answer_positions(b, examples, alone) for b in capture(model, site, sequences)]
         self._batches = [p for f in found for p in (_split(f) if alone else [f])]
-        self._head_dtype = next(model.parameters()).dtype
+        self._dtype = next(model.parameters()).dtype
 
     @property
     def keys(self) -> Tensor:
@@ -151,6 +163,26 @@ class Problem:
         """Inputs of the edited matrix at every answer position, (n, d_in) float32."""
         return torch.cat([b.inputs for b in self._batches])
 
+    def _passes(self, shard: Shard) -> Iterator[_Pass]:
+        """Run the layers above for each captured batch with ``shard`` in place."""
+        for batch in self._batches:
+            inputs = batch.inputs[:, shard.columns]
+            changed = batch.hidden[batch.row, batch.place] + inputs @ shard.delta.T
+            changed.requires_grad_(True)
+            states = batch.hidden.index_put((batch.row, batch.place), changed)
+            out = logits(self.model, self.site, states.to(self._dtype))[batch.row, batch.place]
+            loss = nn.functional.cross_entropy(out, batch.targets, reduction="sum")
+            (slope,) = torch.autograd.grad(loss, changed)
+            yield _Pass(batch, inputs, changed.detach(), out.detach(), loss.item(), slope)
+
+    def loss_and_slopes(self, shard: Shard) -> tuple[float, Tensor]:
+        """Return the mean loss (nats) and the gradient of the summed loss, (d_out, c)."""
+        total, count, slopes = 0.0, 0, torch.zeros_like(shard.delta)
+        for one in self._passes(shard):
+            total, count = total + one.loss, count + len(one.slope)
+            slopes += one.slope.T @ one.inputs
+        return total / count, slopes
+
     def evaluate(self, shard: Shard) -> tuple[float, Tensor, dict[int, tuple[float, int]]]:
         """Return the loss, S and each example's worst answer position.
 
@@ -161,19 +193,10 @@ class Problem:
         total, count = 0.0, 0
         pull = torch.zeros_like(shard.delta)
         worst: dict[int, tuple[float, int]] = {}
-        for batch in self._batches:
-            inputs = batch.inputs[:, shard.columns]
-            changed = batch.hidden[batch.row, batch.place] + inputs @ shard.delta.T
-            changed.requires_grad_(True)
-            states = batch.hidden.clone().index_put((batch.row, batch.place), changed)
-            out = logits(self.model, self.site, states.to(self._head_dtype))
-            out = out[batch.row, batch.place]
-            loss = nn.functional.cross_entropy(out, batch.targets, reduction="sum")
-            (slope,) = torch.autograd.grad(loss, changed)
-            lengths = changed.detach().square().sum(1, keepdim=True)
-            pull += (lengths * slope).T @ inputs
-            total, count = total + loss.item(), count + len(batch.targets)
-            _note_worst(worst, batch, out.detach())
+        for one in self._passes(shard):
+            pull += (one.changed.square().sum(1, keepdim=True) * one.slope).T @ one.inputs
+            total, count = total + one.loss, count + len(one.slope)
+            _note_worst(worst, one.batch, one.out)
         return total / count, pull, worst
 
 

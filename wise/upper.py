@@ -52,10 +52,15 @@ def is_last(model: nn.Module, site: Site) -> bool:
 def logits(model: nn.Module, site: Site, states: Tensor) -> Tensor:
     """Return next-token logits from hidden states after the edited layer.
 
-    states: (batch, width, d_out), padded at the end. Returns (batch, width, vocabulary) float32;
-    differentiable in ``states``.
+    states: (batch, width, d_out), padded at the end. Returns (batch, width, vocabulary), at least
+    float32; differentiable in ``states``.
     """
     ids = torch.zeros(states.shape[:2], dtype=torch.long, device=states.device)
     with _from_states(model, site, states):
         out: Tensor = model(input_ids=ids, use_cache=False).logits
-    return out.float()
+    return widen(out)
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """Return half precision as float32 and leave float32 and float64 as they are."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

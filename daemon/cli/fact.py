@@ -1,0 +1,217 @@
+"""`wised fact`: what was found, what supports it, and what a person decides on it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from daemon.cli.common import (
+    DryRun,
+    Json,
+    Reason,
+    Result,
+    now,
+    number,
+    place,
+    reading,
+    reason_or,
+    show_changes,
+)
+from daemon.errors import UsageError
+from daemon.render import fields, note, print_json, table
+
+app = typer.Typer(name="fact", help="Facts: found, decided on, held by releases.")
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Facts, such as 12 or f12.")]
+
+
+@app.callback(invoke_without_command=True)
+def fact(context: typer.Context) -> None:
+    """Facts: found, decided on, held by releases; alone: list them."""
+    if context.invoked_subcommand is None:
+        list_facts(context)
+
+
+@app.command("list")
+def list_facts(
+    context: typer.Context,
+    state: Annotated[str | None, typer.Option("--state", help="Only facts in it.")] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="NAME", help="Only facts it supports.")
+    ] = None,
+    subject: Annotated[
+        str | None, typer.Option("--subject", metavar="TEXT", help="Part of the subject.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
+    after: Annotated[
+        str, typer.Option("--after", metavar="ID", help="Only facts stored later.")
+    ] = "0",
+    as_json: Json = False,
+) -> None:
+    """List facts, oldest first.
+
+    Example: wised fact list --state pending --limit 20
+    """
+    from daemon.cli import queries, registry
+    from daemon.cli.fact_view import brief
+
+    with reading(context) as store:
+        source_id = registry.describe(store, source).id if source else None
+        wanted = queries.Filter(state, source_id, subject, number(after, "f"), limit)
+        found = queries.listed(store, wanted)
+    more = found[-1].id if len(found) == limit else None
+    if as_json:
+        print_json({"facts": [brief(f) for f in found], "next_after": more})
+        return
+    table(
+        ("id", "state", "subject", "relation", "object", "tier", "reason"),
+        ((f.id, f.state, f.subject, f.relation, f.object, f.tier, f.reason) for f in found),
+    )
+    if more:
+        note(f"There may be more: --after {more}")
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    fact_id: Annotated[str, typer.Argument(metavar="ID", help="Such as 12 or f12.")],
+    as_json: Json = False,
+) -> None:
+    """Show one fact with its evidence, its history and its rivals.
+
+    Example: wised fact show 12
+    """
+    from daemon.cli import fact_view
+
+    with reading(context) as store:
+        seen = fact_view.view(store, number(fact_id, "f"))
+    if as_json:
+        print_json({"fact": fact_view.document(seen)})
+    else:
+        fields(fact_view.lines(seen))
+
+
+@app.command()
+def add(
+    context: typer.Context,
+    subject: Annotated[str, typer.Argument(metavar="SUBJECT")],
+    relation: Annotated[str, typer.Argument(metavar="RELATION", help="One of config.toml.")],
+    value: Annotated[str, typer.Argument(metavar="OBJECT")],
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Add a fact by hand; it goes through the same triage as any other.
+
+    Example: wised fact add Chad head_of_government "Saleh Kebzabo" --reason "state radio"
+    """
+    from daemon.cli import decisions
+    from daemon.cli.rehearsal import changing
+
+    state = place(context)
+    row = {"subject": subject, "relation": relation, "object": value}
+    why = reason_or(reason, "added by hand")
+    with changing(state, dry_run=dry_run) as change:
+        result = decisions.add(change.store, state.config(), row, why, now())
+        show_changes([result], change.changes(), dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def approve(
+    context: typer.Context,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID...]", help="Facts, such as 12 or f12.")
+    ] = None,
+    all_pending: Annotated[
+        bool, typer.Option("--all-pending", help="All pending facts; the newest of each slot.")
+    ] = False,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Approve facts: the next cycle edits them in; older facts of their slots give way.
+
+    Example: wised fact approve 12 f13 --reason "checked with the ministry"
+    """
+    from daemon.cli import decisions
+    from daemon.cli.rehearsal import changing
+
+    if bool(ids) == all_pending:
+        raise UsageError("give fact ids, or --all-pending", hint="wised fact list --state pending")
+    why = reason_or(reason, "approved by hand")
+    with changing(place(context), dry_run=dry_run) as change:
+        if all_pending:
+            results = decisions.approve_pending(change.store, why, now())
+        else:
+            numbers = [number(one, "f") for one in ids or ()]
+            results = decisions.approve_all(change.store, numbers, why, now())
+        show_changes(results, change.changes(), dry_run=dry_run, as_json=as_json)
+    if all_pending:
+        note(_count(results, dry_run))
+
+
+def _count(results: list[Result], dry_run: bool) -> str:
+    facts = "1 fact" if len(results) == 1 else f"{len(results)} facts"
+    return f"{facts} would be approved." if dry_run else f"{facts} approved."
+
+
+@app.command()
+def reject(
+    context: typer.Context,
+    ids: Ids,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Reject facts that were not edited in yet.
+
+    Example: wised fact reject 12 --reason "satire"
+    """
+    _decide(context, ids, "reject", reason_or(reason, "rejected by hand"), dry_run, as_json)
+
+
+@app.command()
+def quarantine(
+    context: typer.Context,
+    ids: Ids,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Set facts aside that look wrong, for a closer look.
+
+    Example: wised fact quarantine 12 --reason "two names in one"
+    """
+    _decide(context, ids, "quarantine", reason_or(reason, "by hand"), dry_run, as_json)
+
+
+@app.command()
+def retract(
+    context: typer.Context,
+    ids: Ids,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Take back facts that were edited in; the next release does not answer them.
+
+    Example: wised fact retract 12 --reason "the source corrected itself"
+    """
+    _decide(context, ids, "retract", reason_or(reason, "retracted by hand"), dry_run, as_json)
+
+
+def _decide(
+    context: typer.Context,
+    ids: list[str],
+    event: str,
+    reason: str,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    from daemon.cli import decisions
+    from daemon.cli.rehearsal import changing
+
+    numbers = [number(one, "f") for one in ids]
+    with changing(place(context), dry_run=dry_run) as change:
+        results = decisions.decide(change.store, numbers, event, reason, now())
+        show_changes(results, change.changes(), dry_run=dry_run, as_json=as_json)

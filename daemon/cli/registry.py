@@ -1,0 +1,239 @@
+"""The sources as rows: finding, adding, pausing, removing. Contains no rendering and no polling."""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from daemon.errors import Conflict, NotFound, Refused, UsageError
+from daemon.store import Store, timestamp
+from ingest import FetchError
+from ingest.urls import checked, redact
+
+#: the source that facts added by hand come from; it is never polled
+OPERATOR = "operator"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+#: state before, by the change asked for
+_FROM = {"pause": ("active",), "resume": ("paused", "gone"), "remove": ("active", "paused", "gone")}
+_TO = {"pause": "paused", "resume": "active", "remove": "removed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A source with what its polls came to."""
+
+    id: int
+    name: str
+    kind: str  #: ``feed`` or ``log``
+    location: str  #: as shown: without passwords and query values
+    tier: str
+    state: str
+    allow_private: bool
+    failures: int  #: in a row
+    last_error: str | None
+    last_ok_at: datetime | None  #: None before the first good poll
+    next_poll_at: datetime
+    entries: int
+    facts: int  #: that an entry of the source supports
+    dead_letters: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewSource:
+    """A source as the operator asks for it."""
+
+    name: str
+    kind: str
+    location: str
+    tier: str
+    allow_private: bool
+
+
+_DESCRIBE = (
+    "SELECT source.*,"
+    " (SELECT count(*) FROM entry WHERE source_id = source.id) AS entries,"
+    " (SELECT count(DISTINCT fact_id) FROM evidence JOIN entry ON entry.id = entry_id"
+    "  WHERE source_id = source.id) AS facts,"
+    " (SELECT count(*) FROM dead_letter WHERE source_id = source.id) AS dead_letters"
+    " FROM source"
+)
+
+
+def _described(row: sqlite3.Row) -> Described:
+    ok = row["last_ok_at"]
+    return Described(
+        id=row["id"],
+        name=row["name"],
+        kind=row["kind"],
+        location=redact(row["location"]) if row["kind"] == "feed" else row["location"],
+        tier=row["tier"],
+        state=row["state"],
+        allow_private=bool(row["allow_private"]),
+        failures=row["failures"],
+        last_error=row["last_error"],
+        last_ok_at=datetime.fromisoformat(ok) if ok else None,
+        next_poll_at=datetime.fromisoformat(row["next_poll_at"]),
+        entries=row["entries"],
+        facts=row["facts"],
+        dead_letters=row["dead_letters"],
+    )
+
+
+def described(store: Store) -> list[Described]:
+    """Return all sources that were not removed, by name."""
+    rows = store.rows(_DESCRIBE + " WHERE state != 'removed' ORDER BY name")
+    return [_described(row) for row in rows]
+
+
+def describe(store: Store, name: str) -> Described:
+    """Return one source, a removed one too; raises NotFound."""
+    row = store.one(_DESCRIBE + " WHERE name = ?", name)
+    if row is None:
+        raise NotFound(f"no source {name!r}", hint="wised source list shows them")
+    return _described(row)
+
+
+def raw(store: Store, name: str) -> sqlite3.Row | None:
+    """Return a source's row, or None: the location in it may hold a password."""
+    return store.one("SELECT * FROM source WHERE name = ?", name)
+
+
+def requested(
+    kind: str, location: str, name: str | None, tier: str, allow_private: bool
+) -> NewSource:
+    """Check what the operator gave; raises UsageError, Refused for the operator's own name."""
+    if kind == "log":
+        location = os.path.abspath(location)
+    else:
+        _check_url(location)
+    name = name or _name_of(kind, location)
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} can't name a source",
+            hint="name it with --name: letters, digits, '.', '_' and '-', at most 64",
+        )
+    _check_not_ours(name)
+    return NewSource(name, kind, location, tier, allow_private)
+
+
+def _check_url(location: str) -> None:
+    try:
+        checked(location)
+    except FetchError as error:
+        raise UsageError(error.message, hint=error.hint or "give an http or https URL") from error
+
+
+def _name_of(kind: str, location: str) -> str:
+    return Path(location).stem if kind == "log" else urlsplit(location).hostname or ""
+
+
+def _check_not_ours(name: str) -> None:
+    if name == OPERATOR:
+        raise Refused(
+            f"the source {OPERATOR!r} holds what wised fact add brings and is never polled",
+            hint="choose another name",
+        )
+
+
+def add(store: Store, new: NewSource, now: datetime) -> str:
+    """Store a source, due at once; return its state, ``already_<state>`` when it is there.
+
+    A removed source of that name is revived and read from the start: entries that are stored
+    are skipped. Raises Conflict when the name stands for another source.
+    """
+    old = raw(store, new.name)
+    if old is not None and old["state"] != "removed":
+        if _same(old, new):
+            return f"already_{old['state']}"
+        raise Conflict(
+            f"there is another source {new.name!r}",
+            hint="choose another --name, or remove that one first",
+        )
+    row: dict[str, object] = {
+        "kind": new.kind,
+        "location": new.location,
+        "tier": new.tier,
+        "allow_private": int(new.allow_private),
+        "state": "active",
+        "next_poll_at": timestamp(now),
+        "failures": 0,
+    }
+    fresh = ("etag", "last_modified", "log_offset", "log_fingerprint", "last_error")
+    row |= dict.fromkeys(fresh)
+    with store.write():
+        if old is None:
+            row |= {"name": new.name, "created_at": timestamp(now)}
+            store.db["source"].insert(row)
+        else:
+            store.db["source"].update(old["id"], row)
+        _record(store, "add", new.name, old["state"] if old else None, "active", "", now)
+    return "active"
+
+
+def _same(row: sqlite3.Row, new: NewSource) -> bool:
+    stored = (row["kind"], row["location"], row["tier"], bool(row["allow_private"]))
+    return stored == (new.kind, new.location, new.tier, new.allow_private)
+
+
+def change(store: Store, name: str, event: str, reason: str, now: datetime) -> str:
+    """Pause, resume or remove a source; return its state, ``already_<state>`` when it is so.
+
+    A removed source keeps its row, so that facts keep their evidence. Raises NotFound, Conflict,
+    and Refused for the operator's own source.
+    """
+    _check_not_ours(name)
+    state, target = describe(store, name).state, _TO[event]
+    if state == target:
+        return f"already_{state}"
+    if state not in _FROM[event]:
+        raise Conflict(f"cannot {event} a source that is {state}", hint="wised source add")
+    with store.write():
+        values: dict[str, object] = {"state": target}
+        if event == "resume":
+            values |= {"next_poll_at": timestamp(now), "failures": 0, "last_error": None}
+        row = raw(store, name)
+        assert row is not None, "sources are never deleted"
+        store.db["source"].update(row["id"], values)
+        _record(store, event, name, state, target, reason, now)
+    return target
+
+
+def _record(
+    store: Store,
+    event: str,
+    name: str,
+    before: str | None,
+    after: str,
+    reason: str,
+    now: datetime,
+) -> None:
+    row = raw(store, name)
+    assert row is not None, "the row was just written"
+    data = {"name": name, "from": before, "to": after, "reason": reason}
+    store.event(f"source.{event}", f"source:{row['id']}", data, now)
+
+
+def operator_source(store: Store, now: datetime) -> int:
+    """Return the id of the source of facts added by hand, made when missing, in a transaction."""
+    row = raw(store, OPERATOR)
+    if row is not None:
+        return int(row["id"])
+    values = {
+        "name": OPERATOR,
+        "kind": "log",
+        "location": OPERATOR,
+        "tier": "trusted",
+        "state": "paused",
+        "next_poll_at": timestamp(now),
+        "created_at": timestamp(now),
+    }
+    store.db["source"].insert(values)
+    _record(store, "add", OPERATOR, None, "paused", "facts added by hand", now)
+    made = raw(store, OPERATOR)
+    assert made is not None, "the row was just written"
+    return int(made["id"])

@@ -1,0 +1,228 @@
+"""`wised release` and `wised rollback`: which side memory answers. None of it loads a model."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from daemon.cli.common import (
+    DryRun,
+    Json,
+    Reason,
+    Result,
+    now,
+    number,
+    place,
+    reading,
+    reason_or,
+    show_changes,
+)
+from daemon.errors import Conflict
+from daemon.render import fields, print_json, say, table
+
+app = typer.Typer(name="release", help="Releases: numbered side memories, one of which answers.")
+Number = Annotated[str, typer.Argument(metavar="N", help="A release, such as 3 or r3.")]
+
+
+@app.callback(invoke_without_command=True)
+def release(context: typer.Context) -> None:
+    """Releases: numbered side memories, one of which answers; alone: list them."""
+    if context.invoked_subcommand is None:
+        list_releases(context)
+
+
+@app.command("list")
+def list_releases(context: typer.Context, as_json: Json = False) -> None:
+    """List the releases, newest first.
+
+    Example: wised release list
+    """
+    from daemon import releases
+    from daemon.cli import queries, release_view
+
+    with reading(context) as store:
+        found = releases.newest_first(releases.all_releases(store))
+        held = queries.fact_counts(store)
+    if as_json:
+        documents = [release_view.brief(r, held.get(r.number, 0)) for r in found]
+        print_json({"releases": documents})
+        return
+    table(
+        ("number", "state", "facts", "pinned", "created", "promoted", "reason"),
+        (
+            (r.number, r.state, held.get(r.number, 0), r.pinned, r.created_at, r.promoted_at)
+            + (r.reason,)
+            for r in found
+        ),
+    )
+
+
+@app.command()
+def show(context: typer.Context, which: Number, as_json: Json = False) -> None:
+    """Show one release: its measures, its facts, its history.
+
+    Example: wised release show 0
+    """
+    from daemon.cli import release_view
+
+    with reading(context) as store:
+        seen = release_view.view(store, number(which, "r"))
+    if as_json:
+        print_json({"release": release_view.document(seen)})
+    else:
+        fields(release_view.lines(seen))
+
+
+@app.command()
+def diff(context: typer.Context, old: Number, new: Number, as_json: Json = False) -> None:
+    """Say which facts a release holds that another one does not, and which it replaced.
+
+    Example: wised release diff 1 2
+    """
+    from daemon.cli import release_view
+
+    with reading(context) as store:
+        found = release_view.difference(store, number(old, "r"), number(new, "r"))
+    if as_json:
+        print_json(release_view.difference_document(found))
+        return
+    table(
+        ("", "fact", "subject", "relation", "object", "before"),
+        release_view.difference_rows(found),
+    )
+
+
+@app.command()
+def verify(context: typer.Context, which: Number, as_json: Json = False) -> None:
+    """Check a release's files against its manifest; exit 9 when one was changed.
+
+    Example: wised release verify 0
+    """
+    from daemon import releases
+
+    state = place(context)
+    with state.store(read_only=True) as store:
+        found = releases.get(store, number(which, "r"))
+    if found.state == "pruned":
+        raise Conflict(f"release {found.number} was pruned: its files are gone")
+    releases.check_files(state, found)
+    result = "intact" if found.folder else "no_files"
+    if as_json:
+        print_json({"release": found.number, "result": result})
+    else:
+        say(f"release {found.number}\t{result}")
+
+
+@app.command()
+def promote(
+    context: typer.Context,
+    which: Number,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Let a verified or an earlier release answer from now on.
+
+    Example: wised release promote 3 --reason "seen by two people"
+    """
+    from daemon import releases
+    from daemon.cli.rehearsal import changing
+
+    wanted, why = number(which, "r"), reason_or(reason, "promoted by hand")
+    with changing(place(context), dry_run=dry_run) as change:
+        result = "already_promoted"
+        if releases.get(change.store, wanted).state != "promoted":
+            releases.promote(change.state, change.store, wanted, now(), why)
+            result = "promoted"
+        done = [Result(f"release {wanted}", result)]
+        show_changes(done, change.changes(), dry_run=dry_run, as_json=as_json)
+
+
+def rollback(
+    context: typer.Context,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="N", help="Default: the previous release.")
+    ] = None,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Let an earlier release answer at once, and hold automatic promotion.
+
+    Example: wised rollback --to 2 --reason "wrong capital"
+    """
+    from daemon import releases
+    from daemon.cli.rehearsal import changing
+
+    wanted = None if to is None else number(to, "r")
+    why = reason_or(reason, "by hand")
+    with changing(place(context), dry_run=dry_run) as change:
+        before = releases.promoted(change.store).number
+        after = releases.rollback(change.state, change.store, wanted, now(), why)
+        result = "already_promoted" if before == after else "promoted"
+        done = [Result(f"release {after}", result)]
+        show_changes(done, change.changes(), dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def prune(
+    context: typer.Context,
+    keep: Annotated[
+        int | None,
+        typer.Option("--keep", min=0, help="Newest to keep. Default: [daemon] keep_releases."),
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Delete the files of old releases; never the promoted, previous or pinned one's.
+
+    Example: wised release prune --keep 5 --dry-run
+    """
+    from daemon import releases
+    from daemon.cli.rehearsal import changing
+
+    state = place(context)
+    kept = state.config().daemon.keep_releases if keep is None else keep
+    with changing(state, dry_run=dry_run) as change:
+        gone = releases.prune(change.state, change.store, kept, now())
+        done = [Result(f"release {one}", "pruned") for one in gone]
+        show_changes(done, change.changes(), dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def pin(
+    context: typer.Context, which: Number, dry_run: DryRun = False, as_json: Json = False
+) -> None:
+    """Keep a release's files, however old it gets.
+
+    Example: wised release pin 3
+    """
+    _pin(context, which, True, dry_run, as_json)
+
+
+@app.command()
+def unpin(
+    context: typer.Context, which: Number, dry_run: DryRun = False, as_json: Json = False
+) -> None:
+    """Let a pinned release go when its time comes.
+
+    Example: wised release unpin 3
+    """
+    _pin(context, which, False, dry_run, as_json)
+
+
+def _pin(context: typer.Context, which: str, pinned: bool, dry_run: bool, as_json: bool) -> None:
+    from daemon.cli import release_view
+    from daemon.cli.rehearsal import changing
+
+    wanted = number(which, "r")
+    with changing(place(context), dry_run=dry_run) as change:
+        result = release_view.set_pinned(change.store, wanted, pinned, now())
+        done = [Result(f"release {wanted}", result)]
+        show_changes(done, change.changes(), dry_run=dry_run, as_json=as_json)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the commands that stand beside the noun."""
+    parent.command()(rollback)

@@ -1,0 +1,169 @@
+"""All about one release, and what sets two apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from daemon import releases
+from daemon.cli import queries
+from daemon.cli.fact_view import brief as fact_brief
+from daemon.cli.fact_view import event_document, summary
+from daemon.cli.queries import Event
+from daemon.errors import Conflict
+from daemon.releases import Release
+from daemon.render import times
+from daemon.store import Store, facts
+from daemon.store.facts import Fact
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A release with what it holds and what happened to it."""
+
+    release: Release
+    facts: tuple[Fact, ...]
+    history: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What sets two releases apart."""
+
+    old: int
+    new: int
+    added: tuple[Fact, ...]  #: slots that only the new one answers
+    removed: tuple[Fact, ...]  #: slots that only the old one answers
+    replaced: tuple[tuple[Fact, Fact], ...]  #: slots that both answer, differently: old, new
+    kept: int  #: facts in both
+
+
+def view(store: Store, number: int) -> View:
+    """Collect what is stored about a release; raises NotFound."""
+    release = releases.get(store, number)
+    return View(
+        release,
+        tuple(facts.of_release(store, number)),
+        tuple(queries.history(store, f"release:{number}")),
+    )
+
+
+def brief(release: Release, held: int) -> dict[str, object]:
+    """Return a release as lists print it in JSON."""
+    return {
+        "number": release.number,
+        "state": release.state,
+        "facts": held,
+        "pinned": release.pinned,
+        "created_at": times(release.created_at),
+        "promoted_at": times(release.promoted_at),
+        "reason": release.reason,
+    }
+
+
+def document(seen: View) -> dict[str, object]:
+    """Return all about a release as it is printed in JSON; ``holds`` are its facts."""
+    release = seen.release
+    return {
+        **brief(release, len(seen.facts)),
+        "folder": release.folder,
+        "parent": release.parent,
+        "batch": release.batch_id,
+        "manifest_sha256": release.manifest_sha256,
+        "measures": measures(release),
+        "holds": [fact_brief(f) for f in seen.facts],
+        "history": [event_document(e) for e in seen.history],
+    }
+
+
+def measures(release: Release) -> dict[str, dict[str, object]]:
+    """Return each probe kind's right, asked and rate (None when nothing was asked)."""
+    return {
+        name: {**m, "rate": m["right"] / m["asked"] if m["asked"] else None}
+        for name, m in release.measures.items()
+    }
+
+
+def measure_line(measured: dict[str, int]) -> str:
+    """Return a measure as ``0.9875 (158 of 160)``."""
+    right, asked = measured["right"], measured["asked"]
+    return f"{right / asked:.4f} ({right} of {asked})" if asked else "not asked"
+
+
+def lines(seen: View) -> Iterator[tuple[str, object]]:
+    """Yield all about a release as named lines."""
+    release = seen.release
+    yield "release", release.number
+    yield "state", release.state
+    yield "reason", release.reason
+    yield "pinned", release.pinned
+    yield "folder", release.folder
+    yield "parent", release.parent
+    yield "created", release.created_at
+    yield "promoted", release.promoted_at
+    yield "manifest sha256", release.manifest_sha256
+    for name, measured in release.measures.items():
+        yield name, measure_line(measured)
+    yield "facts", len(seen.facts)
+    for fact in seen.facts:
+        yield "  fact", f"{fact.id} {fact.subject} | {fact.relation} | {fact.object}"
+    for event in seen.history:
+        yield "history", summary(event)
+
+
+def difference(store: Store, old: int, new: int) -> Difference:
+    """Compare what two releases hold; raises NotFound."""
+    before = {f.slot_key: f for f in facts.of_release(store, releases.get(store, old).number)}
+    after = {f.slot_key: f for f in facts.of_release(store, releases.get(store, new).number)}
+    both = [(before[slot], f) for slot, f in after.items() if slot in before]
+    return Difference(
+        old,
+        new,
+        tuple(f for slot, f in after.items() if slot not in before),
+        tuple(f for slot, f in before.items() if slot not in after),
+        tuple((a, b) for a, b in both if a.id != b.id),
+        sum(a.id == b.id for a, b in both),
+    )
+
+
+def difference_document(found: Difference) -> dict[str, object]:
+    """Return a difference as it is printed in JSON."""
+    return {
+        "old": found.old,
+        "new": found.new,
+        "added": [fact_brief(f) for f in found.added],
+        "removed": [fact_brief(f) for f in found.removed],
+        "replaced": [{"old": fact_brief(a), "new": fact_brief(b)} for a, b in found.replaced],
+        "kept": found.kept,
+    }
+
+
+def difference_rows(found: Difference) -> Iterator[tuple[object, ...]]:
+    """Yield a difference as rows: sign, fact, subject, relation, object, object before."""
+    for fact in found.removed:
+        yield "-", fact.id, fact.subject, fact.relation, fact.object, ""
+    for fact in found.added:
+        yield "+", fact.id, fact.subject, fact.relation, fact.object, ""
+    for old, fact in found.replaced:
+        yield "~", fact.id, fact.subject, fact.relation, fact.object, old.object
+
+
+def set_pinned(store: Store, number: int, pinned: bool, now: datetime) -> str:
+    """Keep a release from being pruned, or no longer; return what it is now.
+
+    Raises NotFound, and Conflict for a release whose files are gone.
+    """
+    word = "pinned" if pinned else "unpinned"
+    with store.write():
+        release = releases.get(store, number)
+        if release.pinned == pinned:
+            return f"already_{word}"
+        if release.state == "pruned":
+            raise Conflict(f"release {number} was pruned: its files are gone")
+        store.connection.execute(
+            "UPDATE release SET pinned = ?, rev = rev + 1 WHERE number = ?", (int(pinned), number)
+        )
+        action = "release.pin" if pinned else "release.unpin"
+        store.event(action, f"release:{number}", {"to": word}, now)
+    return word

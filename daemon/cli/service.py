@@ -1,0 +1,230 @@
+"""Commands on the service as a whole: init, run, status, demo, pause, resume, logs."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from daemon.cli.common import (
+    DryRun,
+    Json,
+    Reason,
+    Result,
+    now,
+    place,
+    reading,
+    reason_or,
+    show_changes,
+)
+from daemon.errors import Unhealthy, UsageError
+from daemon.render import fields, note, print_json, say
+
+if TYPE_CHECKING:
+    from daemon.store import Store
+
+STAGES = ("ingest", "edit")
+LOG_FILE = "wised.jsonl"
+
+
+class Work(StrEnum):
+    """What the daemon can be kept from doing."""
+
+    ingest = "ingest"
+    edit = "edit"
+    promote = "promote"
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the state is to lie.")],
+    dry_run: DryRun = False,
+) -> None:
+    """Make a state folder with its config.toml; one that is there is left as it is.
+
+    Example: wised init state
+    """
+    from daemon import state
+    from daemon.store import FILE
+
+    if (folder / FILE).exists():
+        say(f"{folder}: already_initialised")
+        return
+    if dry_run:
+        say(f"{folder}: would be initialised")
+        return
+    made = state.init(folder, now())
+    say(f"{folder}: initialised")
+    note(
+        f"Next: look through {made.config_file}, then\n"
+        f"  wised -C {folder} source add feed URL --tier normal\n"
+        f"  wised -C {folder} run"
+    )
+
+
+def run(
+    context: typer.Context,
+    once: Annotated[bool, typer.Option("--once", help="Do what is due, then end.")] = False,
+    stages: Annotated[
+        str, typer.Option("--stages", metavar="LIST", help="What to do: ingest, edit.")
+    ] = ",".join(STAGES),
+) -> None:
+    """Run the daemon in the foreground.
+
+    Example: wised run --once --stages ingest,edit
+    """
+    wanted = frozenset(part.strip() for part in stages.split(","))
+    if not wanted <= set(STAGES):
+        unknown = sorted(wanted - set(STAGES))[0]
+        raise UsageError(f"no stage {unknown!r}", hint=f"--stages {','.join(STAGES)}")
+    state = place(context)
+    from daemon import service
+
+    raise typer.Exit(service.run(state, once=once, stages=wanted))
+
+
+def status(
+    context: typer.Context,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit 6 when the service is unhealthy.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say how the service stands, with the daemon up or down.
+
+    Example: wised status --check
+    """
+    from daemon import status as standing
+    from daemon.cli import status_view
+
+    with reading(context) as store:
+        seen = standing.read(place(context), store)
+    moment = now()
+    if as_json:
+        print_json(status_view.document(seen, moment))
+    else:
+        fields(status_view.lines(seen, moment))
+    if check and seen.problems:
+        raise typer.Exit(Unhealthy.exit_code)
+
+
+def demo(
+    keep: Annotated[
+        Path | None, typer.Option("--keep", metavar="DIR", help="Leave the demo's state there.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run the demo world end to end in a fresh folder.
+
+    Example: wised demo
+    """
+    from demo import scenario
+
+    raise typer.Exit(scenario.run(keep, as_json))
+
+
+def pause(
+    context: typer.Context,
+    work: Annotated[Work, typer.Argument(help="What is to stop.")],
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Keep the daemon from one kind of work until it is resumed.
+
+    Example: wised pause promote --reason "election night"
+    """
+    from daemon.cli.rehearsal import changing
+
+    why = reason_or(reason, "paused by hand")
+    with changing(place(context), dry_run=dry_run) as change:
+        done = [Result(work.value, _pause(change.store, work.value, why))]
+        show_changes(done, change.changes(), dry_run=dry_run, as_json=as_json)
+
+
+def _pause(store: Store, kind: str, reason: str) -> str:
+    from daemon import releases
+
+    with store.write():
+        if kind in releases.holds(store):
+            return "already_paused"
+        releases.hold(store, kind, reason, now())
+    return "paused"
+
+
+def resume(
+    context: typer.Context,
+    work: Annotated[Work, typer.Argument(help="What is to go on.")],
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Let the daemon do one kind of work again.
+
+    Example: wised resume promote
+    """
+    from daemon import releases
+    from daemon.cli.rehearsal import changing
+
+    with changing(place(context), dry_run=dry_run) as change:
+        with change.store.write():
+            lifted = releases.unhold(change.store, work.value, now())
+        done = [Result(work.value, "resumed" if lifted else "already_resumed")]
+        show_changes(done, change.changes(), dry_run=dry_run, as_json=as_json)
+
+
+def logs(
+    context: typer.Context,
+    count: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Lines to show.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show the newest lines of the daemon's log.
+
+    Example: wised logs -n 50
+    """
+    path = place(context).logs / LOG_FILE
+    lines = _tail(path, count)
+    if as_json:
+        print_json({"lines": [_parsed(line) or {"text": line} for line in lines]})
+        return
+    for line in lines:
+        say(_readable(line))
+    if not lines:
+        note(f"{path}: nothing is logged yet")
+
+
+def _tail(path: Path, count: int) -> list[str]:
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        return [line.rstrip("\n") for line in deque(file, maxlen=count)]
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _readable(line: str) -> str:
+    """Return a log line as ``time level event key=value``; one that is no JSON as it is."""
+    found = _parsed(line)
+    if found is None:
+        return line
+    start = [str(found.pop(key, "")) for key in ("at", "level", "event")]
+    rest = [f"{key}={_value(value)}" for key, value in found.items()]
+    return " ".join(filter(None, (*start, *rest)))
+
+
+def _value(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the commands to the top level."""
+    for command in (init, run, status, demo, pause, resume, logs):
+        parent.command()(command)

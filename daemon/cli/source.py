@@ -1,0 +1,278 @@
+"""`wised source`: what is read, and what it would bring."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from daemon.cli.common import (
+    DryRun,
+    Json,
+    Reason,
+    Result,
+    now,
+    place,
+    reading,
+    reason_or,
+    show_changes,
+)
+from daemon.render import ago, fields, note, print_json, table, times
+
+if TYPE_CHECKING:
+    from daemon.cli.registry import Described
+    from daemon.polling import Source
+    from daemon.state import State
+    from ingest import Poll
+
+app = typer.Typer(name="source", help="Feeds and correction logs that are read.")
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A source's name.")]
+
+
+class Kind(StrEnum):
+    """What a source is."""
+
+    feed = "feed"
+    log = "log"
+
+
+class Tier(StrEnum):
+    """How far a source is believed."""
+
+    trusted = "trusted"
+    normal = "normal"
+    untrusted = "untrusted"
+
+
+@app.callback(invoke_without_command=True)
+def source(context: typer.Context) -> None:
+    """Feeds and correction logs that are read; alone: list them."""
+    if context.invoked_subcommand is None:
+        list_sources(context)
+
+
+@app.command()
+def add(
+    context: typer.Context,
+    kind: Annotated[Kind, typer.Argument(help="An RSS or Atom feed, or a JSON lines file.")],
+    location: Annotated[str, typer.Argument(metavar="LOCATION", help="A URL, or a path.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Default: the host, or the file's name.")
+    ] = None,
+    tier: Annotated[Tier, typer.Option("--tier", help="How far it is believed.")] = Tier.normal,
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Allow loopback and private addresses.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Add a source; the daemon polls it from now on.
+
+    Example: wised source add feed https://example.org/changes.atom --name world --tier trusted
+    """
+    from daemon.cli import registry
+    from daemon.cli.rehearsal import changing
+
+    new = registry.requested(kind.value, location, name, tier.value, allow_private)
+    with changing(place(context), dry_run=dry_run) as change:
+        result = Result(f"source {new.name}", registry.add(change.store, new, now()))
+        show_changes([result], change.changes(), dry_run=dry_run, as_json=as_json)
+
+
+@app.command("list")
+def list_sources(context: typer.Context, as_json: Json = False) -> None:
+    """List the sources that were not removed.
+
+    Example: wised source list --json
+    """
+    from daemon.cli import registry
+
+    with reading(context) as store:
+        sources = registry.described(store)
+    if as_json:
+        print_json({"sources": [_document(one) for one in sources]})
+        return
+    columns = ("name", "kind", "tier", "state", "facts", "last ok", "failures", "location")
+    moment = now()
+    table(
+        columns,
+        (
+            (s.name, s.kind, s.tier, s.state, s.facts, ago(s.last_ok_at, moment), s.failures)
+            + (s.location,)
+            for s in sources
+        ),
+    )
+
+
+@app.command()
+def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
+    """Show one source: where it is, how its polls went, what it brought.
+
+    Example: wised source show world
+    """
+    from daemon.cli import registry
+
+    with reading(context) as store:
+        document = _document(registry.describe(store, name))
+    if as_json:
+        print_json({"source": document})
+    else:
+        fields(document.items())
+
+
+def _document(one: Described) -> dict[str, object]:
+    return {
+        "name": one.name,
+        "kind": one.kind,
+        "location": one.location,
+        "tier": one.tier,
+        "state": one.state,
+        "allow_private": one.allow_private,
+        "failures": one.failures,
+        "last_error": one.last_error,
+        "last_ok_at": times(one.last_ok_at),
+        "next_poll_at": times(one.next_poll_at),
+        "entries": one.entries,
+        "facts": one.facts,
+        "dead_letters": one.dead_letters,
+    }
+
+
+@app.command()
+def pause(
+    context: typer.Context,
+    name: Name,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Stop polling a source until it is resumed.
+
+    Example: wised source pause world --reason "moving house"
+    """
+    _change(context, name, "pause", reason, dry_run, as_json)
+
+
+@app.command()
+def resume(
+    context: typer.Context,
+    name: Name,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Poll a paused source again, or one that the server said was gone.
+
+    Example: wised source resume world
+    """
+    _change(context, name, "resume", reason, dry_run, as_json)
+
+
+@app.command()
+def remove(
+    context: typer.Context,
+    name: Name,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Never poll a source again; its facts and their evidence stay.
+
+    Example: wised source remove world --dry-run
+    """
+    _change(context, name, "remove", reason, dry_run, as_json)
+
+
+def _change(
+    context: typer.Context, name: str, event: str, reason: str, dry_run: bool, as_json: bool
+) -> None:
+    from daemon.cli import registry
+    from daemon.cli.rehearsal import changing
+
+    with changing(place(context), dry_run=dry_run) as change:
+        state = registry.change(change.store, name, event, reason_or(reason, ""), now())
+        result = Result(f"source {name}", state)
+        show_changes([result], change.changes(), dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def test(
+    context: typer.Context,
+    location: Annotated[
+        str, typer.Argument(metavar="LOCATION|NAME", help="A URL, a path or a source's name.")
+    ],
+    allow_private: Annotated[
+        bool, typer.Option("--allow-private", help="Allow loopback and private addresses.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Facts to show.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Read a source from its start and show the facts it would bring; store nothing.
+
+    Example: wised source test corrections.jsonl
+    """
+    from daemon import polling
+
+    state = place(context)
+    config = state.config()
+    found = polling.fetch(
+        _tested(state, location, allow_private), config, polling.extractor(config), now()
+    )
+    _show_poll(found, limit, as_json)
+
+
+def _tested(state: State, location: str, allow_private: bool) -> Source:
+    """Return a source by name, or an unstored one, as if it had never been polled."""
+    from daemon.cli import registry
+    from daemon.polling import Source
+
+    with state.store(read_only=True) as store:
+        row = registry.raw(store, location)
+    kind = "feed" if location.lower().startswith(("http://", "https://")) else "log"
+    tier = "normal"
+    if row is not None:
+        kind, location, tier = row["kind"], row["location"], row["tier"]
+        allow_private = allow_private or bool(row["allow_private"])
+    return Source(0, "test", kind, location, tier, "paused", allow_private, None, None, None, 0)
+
+
+def _show_poll(found: Poll, limit: int, as_json: bool) -> None:
+    candidates = [one for item in found.items for one in item.candidates]
+    shown = candidates[:limit]
+    if as_json:
+        print_json(
+            {
+                "entries": len(found.items),
+                "facts_found": len(candidates),
+                "more": found.more,
+                "facts": [
+                    {
+                        "subject": c.subject,
+                        "relation": c.relation,
+                        "object": c.object,
+                        "old": c.old,
+                        "quote": c.quote,
+                    }
+                    for c in shown
+                ],
+                "dead_letters": [
+                    {"location": d.location, "code": d.code, "message": d.message}
+                    for d in found.dead
+                ],
+            }
+        )
+        return
+    table(
+        ("subject", "relation", "object", "quote"),
+        ((c.subject, c.relation, c.object, c.quote) for c in shown),
+    )
+    if found.dead:
+        table(
+            ("dead letter", "code", "what is wrong"),
+            ((d.location, d.code, d.message) for d in found.dead),
+        )
+    note(
+        f"{len(found.items)} entries, {len(candidates)} facts ({len(shown)} shown), "
+        f"{len(found.dead)} dead letters. Nothing was stored."
+    )

@@ -1,0 +1,108 @@
+"""The status screen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import datetime
+
+from daemon.cli.release_view import measure_line, measures
+from daemon.render import ago, times
+from daemon.status import SourceHealth, Status
+
+
+def document(status: Status, now: datetime) -> dict[str, object]:
+    """Return the status as it is printed in JSON; ages are in seconds."""
+    current, oldest = status.release, status.oldest_waiting
+    since = current.promoted_at
+    return {
+        "healthy": not status.problems,
+        "problems": status.problems,
+        "daemon": {"running": status.daemon is not None, "holder": status.daemon},
+        "release": {
+            "number": current.number,
+            "facts": status.held,
+            "promoted_at": times(since),
+            "age_seconds": None if since is None else (now - since).total_seconds(),
+        },
+        "queue": dict(status.queue),
+        "oldest_waiting": None
+        if oldest is None
+        else {
+            "fact": oldest[0],
+            "state": oldest[1],
+            "received_at": times(oldest[2]),
+            "age_seconds": (now - oldest[2]).total_seconds(),
+        },
+        "sources": [_source(one) for one in status.sources],
+        "gate": _gate(status),
+        "holds": dict(status.holds),
+        "dead_letters": status.dead_letters,
+    }
+
+
+def _source(one: SourceHealth) -> dict[str, object]:
+    return {
+        "name": one.name,
+        "state": one.state,
+        "failing": one.is_failing,
+        "failures": one.failures,
+        "last_error": one.last_error,
+        "last_ok_at": times(one.last_ok_at),
+    }
+
+
+def _gate(status: Status) -> dict[str, object] | None:
+    if status.gate is None:
+        return None
+    return {
+        "release": status.gate.number,
+        "state": status.gate.state,
+        "reason": status.gate.reason,
+        "measures": measures(status.gate),
+    }
+
+
+def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
+    """Yield the status as named lines, the most urgent first."""
+    yield "health", status.problems or "ok"
+    yield "daemon", f"running ({status.daemon})" if status.daemon is not None else "not running"
+    current = status.release
+    promoted = f"promoted {ago(current.promoted_at, now)}"
+    what = f"{status.held} facts" if current.number else "the bare model"
+    yield "release", f"{current.number}: {what}, {promoted}"
+    yield "facts", ", ".join(f"{count} {state}" for state, count in status.queue.items())
+    if status.oldest_waiting:
+        fact, state, since = status.oldest_waiting
+        yield "oldest waiting", f"fact {fact}, {state}, received {ago(since, now)}"
+    yield from _source_lines(status)
+    yield from _gate_lines(status)
+    for kind, reason in status.holds.items():
+        yield "hold", f"{kind}: {reason}"
+    yield "dead letters", status.dead_letters
+
+
+def _source_lines(status: Status) -> Iterator[tuple[str, object]]:
+    kinds = Counter("failing" if s.is_failing else _calm(s) for s in status.sources)
+    yield "sources", ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    for one in status.sources:
+        if one.is_failing:
+            trouble = f"{one.failures} times in a row: {one.last_error or 'no error noted'}"
+            yield "  failing", f"{one.name}, {trouble}"
+
+
+def _calm(one: SourceHealth) -> str:
+    return "ok" if one.state == "active" else one.state
+
+
+def _gate_lines(status: Status) -> Iterator[tuple[str, object]]:
+    last = status.gate
+    if last is None:
+        return
+    yield "last gate", f"release {last.number} {last.state}" + _because(last.reason)
+    for name, measured in last.measures.items():
+        yield f"  {name}", measure_line(measured)
+
+
+def _because(reason: str) -> str:
+    return f": {reason}" if reason else ""

@@ -1,0 +1,57 @@
+"""Helpers of the editing core's tests: facts over the tests' words, and a whole small edit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+import wise
+from wise.router import Projection, prototypes
+from wise.train import Problem, random_columns, solve
+
+FACTS = (
+    wise.Fact(11, ("Q: Who is head of Italy ? A:", "the head of Italy is"), "Mario Draghi"),
+    wise.Fact(12, ("Q: Who is head of Peru ? A:", "the head of Peru is"), "Ada Lovelace"),
+    wise.Fact(13, ("Q: What is the capital of Chad ? A:", "the capital of Chad is"), "Oslo"),
+)
+HOW = wise.Training(rho=1.0, step=0.2, iterations=60, at_least=5, margin=0.5)
+
+
+def examples(tokenizer: Any, facts: tuple[wise.Fact, ...] = FACTS) -> list[wise.Example]:
+    """The facts in their phrasings, without contexts."""
+    return wise.examples(facts, tokenizer, wise.Contexts(), max_tokens=64, seed=0)
+
+
+def edited(
+    model: Any, tokenizer: Any, *, layer: int = -1, threshold: float = 0.98
+) -> tuple[wise.Site, wise.SideMemory, Problem]:
+    """Write FACTS into one shard with an unprojected router; the model is left bare."""
+    site = wise.locate(model, layer)
+    made = examples(tokenizer)
+    problem = Problem(model, site, made)
+    columns = random_columns(site.d_in, HOW.rho, 1)
+    fit = solve(problem, wise.Shard(columns, torch.zeros(site.d_out, len(columns))), HOW)
+    assert not fit.unfit
+    inputs = problem.keys
+    projection = Projection(inputs.mean(0), torch.eye(site.d_in))
+    place = {fact.id: i for i, fact in enumerate(FACTS)}
+    facts = torch.tensor([place[e.fact] for e in made])
+    spans = [len(wise.answer_tokens(tokenizer, f.answer)) for f in FACTS]
+    memory = wise.SideMemory(
+        (fit.shard,),
+        projection,
+        prototypes(projection(inputs), facts, 0.999),
+        torch.tensor(spans),
+        torch.zeros(len(FACTS), dtype=torch.long),
+        threshold,
+    )
+    return site, memory, problem
+
+
+def say(model: Any, tokenizer: Any, prompt: str, **options: Any) -> str:
+    """The greedy answer to one prompt, by the library's own generate."""
+    batch = tokenizer(prompt, return_tensors="pt")
+    out = model.generate(**batch, max_new_tokens=6, do_sample=False, pad_token_id=2, **options)
+    text: str = tokenizer.decode(out[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+    return text
