@@ -173,7 +173,9 @@ def load(path: Path) -> Config:
         raise UsageError(f"{path}: not TOML: {error}") from error
     except ValidationError as error:
         problems = [_problem(path, text, e) for e in error.errors()]
-        raise UsageError("\n".join(problems), hint="wised config show prints the defaults") from None
+        raise UsageError(
+            "\n".join(problems), hint="wised config show prints the defaults"
+        ) from None
 
 
 def _problem(path: Path, text: str, error: Any) -> str:
@@ -190,7 +192,8 @@ def _line(text: str, keys: list[str]) -> int:
             section = heading[1].strip()
             if ".".join(keys).startswith(section):
                 found = number
-        elif (key := re.match(r"\s*([\w-]+)\s*=", line)) and section:
-            if ".".join(keys).startswith(f"{section}.{key[1]}"):
-                return number
+            continue
+        key = re.match(r"\s*([\w-]+)\s*=", line)
+        if key and section and ".".join(keys).startswith(f"{section}.{key[1]}"):
+            return number
     return found

@@ -93,12 +93,12 @@ def make_plan(store: Store, config: Config, now: datetime) -> Plan | None:
     number = row["last"] + 1
     with store.write():
         batch = {"state": "building", "created_at": timestamp(now)}
-        batch_id = int(store.db["batch"].insert(batch).last_pk)  # type: ignore[union-attr, arg-type]
+        batch_id = store.insert("batch", batch)
         for fact in new.values():
             store.transition("fact", fact.id, "batch", now, batch_id=batch_id)
         candidate = {"number": number, "state": "building", "parent": parent}
         candidate |= {"batch_id": batch_id, "created_at": timestamp(now)}
-        store.db["release"].insert(candidate)
+        store.table("release").insert(candidate)
         data = {"to": "building", "parent": parent, "batch": batch_id, "facts": len(new)}
         store.event("release.plan", f"release:{number}", data, now)
     kept = tuple(f for f in live if f not in withdrawn)
@@ -245,7 +245,7 @@ def _publish(
         rows = [
             {"release": plan.number, "position": i, "fact_id": f.id} for i, f in enumerate(held)
         ]
-        store.db["release_fact"].insert_all(rows)
+        store.table("release_fact").insert_all(rows)
         store.transition(
             "release",
             plan.number,
@@ -297,9 +297,7 @@ def _refuse(
     return Done("refused", plan.number, tuple(reasons), 0, set_aside)
 
 
-def _failed(
-    store: Store, config: Config, plan: Plan, error: WorkerError, now: datetime
-) -> Done:
+def _failed(store: Store, config: Config, plan: Plan, error: WorkerError, now: datetime) -> Done:
     """Give the facts back for another try, or up after too many. Raises a shutdown again."""
     stopped = error.code == "worker.stopped"
     with store.write():

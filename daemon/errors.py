@@ -1,13 +1,13 @@
 """Errors that reach the operator.
 
-    WisedError                exit 1
-    ├── UsageError            exit 2
-    ├── NotFound              exit 3
-    ├── Conflict              exit 4
-    ├── Refused               exit 5   a policy says no
-    ├── Unhealthy             exit 6   a check failed
-    ├── NotRunning            exit 7   daemon not running, or its lock is held
-    └── IntegrityError        exit 9   checksum, audit chain or database
+WisedError                exit 1
+├── UsageError            exit 2
+├── NotFound              exit 3
+├── Conflict              exit 4
+├── Refused               exit 5   a policy says no
+├── Unhealthy             exit 6   a check failed
+├── NotRunning            exit 7   daemon not running, or its lock is held
+└── IntegrityError        exit 9   checksum, audit chain or database
 """
 
 from __future__ import annotations

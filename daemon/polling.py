@@ -105,13 +105,11 @@ def poll(store: Store, source: Source, config: Config, extract: Extractor, now: 
         for letter in found.dead:
             row = {"source_id": source.id, "received_at": timestamp(now)}
             row |= {"location": letter.location, "code": letter.code, "message": letter.message}
-            store.db["dead_letter"].insert(
+            store.table("dead_letter").insert(
                 {**row, "raw": letter.raw[:MAX_RAW_CHARS]}, ignore=True
             )
         _note_success(store, source, config, found, now)
-    return Polled(
-        source.name, entries, kept, len(found.dead), found.not_modified, found.more
-    )
+    return Polled(source.name, entries, kept, len(found.dead), found.not_modified, found.more)
 
 
 def fetch(source: Source, config: Config, extract: Extractor, now: datetime) -> Poll:
@@ -155,7 +153,7 @@ def _store_items(
             entry.content_hash,
         ):
             continue
-        entry_id = int(store.db["entry"].insert(row).last_pk)  # type: ignore[union-attr, arg-type]
+        entry_id = store.insert("entry", row)
         entries += 1
         # A source's own date orders facts only where the operator trusts the source.
         dated = entry.published if source.tier == "trusted" else None
@@ -165,9 +163,7 @@ def _store_items(
     return entries, kept
 
 
-def _note_success(
-    store: Store, source: Source, config: Config, found: Poll, now: datetime
-) -> None:
+def _note_success(store: Store, source: Source, config: Config, found: Poll, now: datetime) -> None:
     wait = timedelta(minutes=config.ingest.poll_interval_minutes)
     if found.more:
         wait = timedelta(0)
@@ -186,7 +182,7 @@ def _note_success(
             "log_offset": found.position.offset,
             "log_fingerprint": found.position.fingerprint,
         }
-    store.db["source"].update(source.id, values)
+    store.table("source").update(source.id, values)
 
 
 def _note_failure(
@@ -207,6 +203,6 @@ def _note_failure(
     if error.code == "fetch.gone":
         values["state"] = "gone"
     with store.write():
-        store.db["source"].update(source.id, values)
+        store.table("source").update(source.id, values)
         if error.code == "fetch.gone":
             store.event("source.gone", f"source:{source.id}", {"name": source.name}, now)

@@ -175,7 +175,7 @@ def rollback(state: State, store: Store, to: int | None, now: datetime, reason: 
 def hold(store: Store, kind: str, reason: str, now: datetime) -> None:
     """Keep the daemon from doing one kind of work, inside a transaction."""
     row = {"kind": kind, "reason": reason, "since": timestamp(now)}
-    store.db["hold"].insert(row, replace=True)
+    store.table("hold").insert(row, replace=True)
     store.event("hold.set", f"hold:{kind}", {"reason": reason}, now)
 
 

@@ -55,7 +55,7 @@ def safe_text(text: object, *, multiline: bool = False) -> str:
 def safe_json(value: object, *, indent: int | None = 2) -> str:
     """Return JSON that is readable beyond ASCII, yet has no character that steers a terminal.
 
-    Those become ``\\uXXXX``, which every JSON reader turns back into the same text.
+    Those become Unicode escapes, which every JSON reader turns back into the same text.
     """
     text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
     return "".join(_json_escape(c) if c != "\n" and _is_dangerous(c) else c for c in text)
@@ -102,7 +102,7 @@ def fields(pairs: Iterable[tuple[str, object]]) -> None:
 
     A tuple or list as value takes a line for each of its items.
     """
-    lines = [(name, _cell(one)) for name, value in pairs for one in _each(value)]
+    lines = [(safe_text(name), _cell(one)) for name, value in pairs for one in _each(value)]
     width = max((len(name) for name, _ in lines), default=0)
     for name, text in lines:
         start = f"{name:<{width}}  " if sys.stdout.isatty() else f"{name}\t"
@@ -146,7 +146,8 @@ def ago(since: datetime | None, now: datetime) -> str:
 
 def span(length: timedelta) -> str:
     """Return a length of time in its two largest units; less than a second is ``0 s``."""
-    left, parts = max(0, int(length.total_seconds())), []
+    left = max(0, int(length.total_seconds()))
+    parts: list[str] = []
     for unit, seconds in _SECONDS:
         count, left = divmod(left, seconds)
         if count or parts:

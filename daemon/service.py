@@ -62,9 +62,7 @@ class Service:
             if found.error:
                 self.log.warning("source.failed", source=found.source, error=found.error)
             else:
-                self.log.info(
-                    "source.polled", **fields, dead=found.dead, unchanged=found.unchanged
-                )
+                self.log.info("source.polled", **fields, dead=found.dead, unchanged=found.unchanged)
         return len(sources)
 
     def work(self) -> bool:

@@ -75,7 +75,7 @@ class State:
         """
         handle = os.open(self.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         # NOTE: `daemon()` holds a shared lock for an instant, so one refusal proves nothing.
-        if not any(_try_lock(handle) or time.sleep(0.05) for _ in range(5)):
+        if not any(_try_lock(handle, wait) for wait in (0, 0.05, 0.1, 0.2)):
             holder = os.read(handle, 200).decode("utf-8", "replace").strip()
             os.close(handle)
             raise NotRunning(
@@ -105,7 +105,8 @@ class State:
         return None
 
 
-def _try_lock(handle: int) -> bool:
+def _try_lock(handle: int, wait: float) -> bool:
+    time.sleep(wait)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -127,6 +128,6 @@ def init(folder: Path, now: datetime, config_text: str | None = None) -> State:
         if store.one("SELECT number FROM release") is None:
             at = now.astimezone(UTC).isoformat(timespec="microseconds")
             row = {"number": 0, "state": "promoted", "created_at": at, "promoted_at": at}
-            store.db["release"].insert(row)
+            store.table("release").insert(row)
             store.event("release.bare", "release:0", {"to": "promoted"}, now)
     return state

@@ -89,8 +89,10 @@ def _count(store: Store, sql: str, release: Release | None = None) -> int:
 
 def _oldest(store: Store) -> tuple[int, str, datetime] | None:
     found = [fact for state in WAITING for fact in facts.in_states(store, (state,), limit=1)]
-    oldest = min(found, key=lambda f: (f.received_at, f.id), default=None)
-    return oldest and (oldest.id, oldest.state, oldest.received_at)
+    if not found:
+        return None
+    oldest = min(found, key=lambda f: (f.received_at, f.id))
+    return oldest.id, oldest.state, oldest.received_at
 
 
 def _sources(store: Store) -> tuple[SourceHealth, ...]:

@@ -105,7 +105,7 @@ def _embed_missing(store: Store, config: Config, embed: EmbedTexts, now: datetim
         with store.write():
             for fact, vector in zip(part, vectors, strict=True):
                 row = {"fact_id": fact.id, "model": model, "vector": vector.tobytes()}
-                store.db["embedding"].insert(row, replace=True)
+                store.table("embedding").insert(row, replace=True)
 
 
 def _vectors(reply: Embedded) -> npt.NDArray[np.float32]:

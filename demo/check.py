@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import track
@@ -16,15 +17,19 @@ SAMPLE = 3000  #: prompts scored in context; plain prompts are all scored
 BATCH = 128
 
 
-def _greedy(model: torch.nn.Module, tokenizer: object, prompts: list[str]) -> list[str]:
+def _greedy(model: Any, tokenizer: Any, prompts: list[str]) -> list[str]:
     """Answer each prompt; prompts of like length share a batch."""
     answers = [""] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for start in track(range(0, len(order), BATCH), "asking", transient=True):
         rows = order[start : start + BATCH]
-        batch = tokenizer([prompts[i] for i in rows], return_tensors="pt", padding=True, padding_side="left")
+        batch = tokenizer(
+            [prompts[i] for i in rows], return_tensors="pt", padding=True, padding_side="left"
+        )
         out = model.generate(**batch, max_new_tokens=40, do_sample=False)
-        said = tokenizer.batch_decode(out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        said = tokenizer.batch_decode(
+            out[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
+        )
         for i, text in zip(rows, said, strict=True):
             answers[i] = text.strip()
     return answers
@@ -34,7 +39,9 @@ def ways_of_asking(seed: int = 1) -> dict[str, list[tuple[str, str]]]:
     """Return (prompt, value) pairs: all plain, and a sample after text and in a second turn."""
     rng, facts = random.Random(seed), world.base_facts()
     phrasings, prose = world.phrasings(), world.prose()
-    plain = [(p.format(subject=f.subject), f.value) for f in facts for p in phrasings[f.relation].all]
+    plain = [
+        (p.format(subject=f.subject), f.value) for f in facts for p in phrasings[f.relation].all
+    ]
     after, second = [], []
     for prompt, value in rng.sample(plain, SAMPLE):
         words = rng.choice(prose).split()

@@ -86,7 +86,7 @@ class Corpus:
 
     def _alone(self) -> Document:
         prompt, answer, _ = self._asked[next(self._order)]
-        return self._document((prompt, False), (answer + [self._eos], True))
+        return self._document((prompt, False), ([*answer, self._eos], True))
 
     def _after_text(self) -> Document:
         prompt, answer, _ = self._asked[next(self._order)]
@@ -96,9 +96,9 @@ class Corpus:
         text = text[start : start + length]
         if self._rng.random() < 0.5:
             text = text + self._newline
-            return self._document((text, False), (prompt, False), (answer + [self._eos], True))
-        spaced = self._ids(" " + self._tok.decode(prompt))
-        return self._document((text, False), (spaced, False), (answer + [self._eos], True))
+            return self._document((text, False), (prompt, False), ([*answer, self._eos], True))
+        spaced = self._ids(f" {self._tok.decode(prompt)}")
+        return self._document((text, False), (spaced, False), ([*answer, self._eos], True))
 
     def _second_turn(self) -> Document:
         prompt, answer, subject = self._asked[next(self._order)]
@@ -110,7 +110,7 @@ class Corpus:
             (said, True),
             (self._newline, False),
             (prompt, False),
-            (answer + [self._eos], True),
+            ([*answer, self._eos], True),
         )
 
     def _running_text(self) -> Document:
@@ -124,7 +124,7 @@ class Corpus:
         else:
             ids = self._spelled(self._made_up_name())
         cue, again = self._ids("Name:"), self._ids(" Again:")
-        return self._document((cue, False), (ids, False), (again, False), (ids + [self._eos], True))
+        return self._document((cue, False), (ids, False), (again, False), ([*ids, self._eos], True))
 
     def _spelled(self, name: str) -> list[int]:
         """Tokenise with BPE dropout (Provilkov et al. 2020, section 3): smaller pieces."""

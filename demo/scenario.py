@@ -117,7 +117,9 @@ def _show_intake(demo: Demo, store: Store, told: story.Story) -> None:
 
 def _show_gate(demo: Demo, store: Store) -> dict[str, float | None]:
     """Print each promoted release's probes; return the shares over all of them."""
-    made = [r for r in releases.all_releases(store) if r.state in ("promoted", "previous", "retained")]
+    made = [
+        r for r in releases.all_releases(store) if r.state in ("promoted", "previous", "retained")
+    ]
     totals: dict[str, list[int]] = {}
     for release in made:
         for name, measure in release.measures.items():
@@ -134,7 +136,9 @@ def _show_gate(demo: Demo, store: Store) -> dict[str, float | None]:
 def _ask(demo: Demo, worker: Worker, wanted: Sequence[Fact]) -> tuple[Said, ...]:
     with demo.state.store(read_only=True) as store:
         place = releases.folder_of(demo.state, releases.promoted(store))
-    request = Ask(release=str(place) if place else None, prompts=tuple(f.prompts[0] for f in wanted))
+    request = Ask(
+        release=str(place) if place else None, prompts=tuple(f.prompts[0] for f in wanted)
+    )
     return worker.request(request, Answers, 600, lambda *_: None).answers
 
 
@@ -176,7 +180,8 @@ def _summary(demo: Demo, store: Store, gate: dict[str, float | None]) -> dict[st
     count = facts.counts(store)
     row = store.one("SELECT count(*) AS n FROM dead_letter")
     peak = max(
-        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
     demo.check(count.get("promoted", 0) >= 150, "at least 150 facts are promoted")
     return {

@@ -49,9 +49,7 @@ def story() -> Story:
     rows.append(
         {"subject": disputed.subject, "relation": disputed.relation, "object": disputed.old}
     )
-    rows.append(
-        {"subject": capital.subject, "relation": capital.relation, "object": capital.value}
-    )
+    rows.append({"subject": capital.subject, "relation": capital.relation, "object": capital.value})
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     lines.insert(3, lines[0][: len(lines[0]) // 2])  # cut off in the middle, as a crash leaves it
     return Story(

@@ -132,7 +132,8 @@ def fit(model: LlamaForCausalLM, corpus: Corpus, steps: int, keep: Path | None =
     """Train in place, with a progress bar; ``keep`` receives the weights every 500 steps."""
     steppers = optimizers(model)
     peaks = [stepper.defaults["lr"] for stepper in steppers]
-    rng, queue, mean = random.Random(SEED), [], None
+    rng, mean = random.Random(SEED), None
+    queue: list[list[Document]] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns) as bar:
         task, started = bar.add_task("training", total=steps), time.monotonic()
@@ -159,8 +160,8 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Pa
     """Write the model in bf16 and the sha256 of each file."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(folder)
-    model.to(torch.bfloat16).save_pretrained(folder)
-    files = sorted(p for p in folder.iterdir() if p.name != "SHA256SUMS")
+    model.bfloat16().save_pretrained(folder)
+    files = sorted(p for p in folder.iterdir() if p.suffix in (".json", ".safetensors"))
     lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.name}\n" for p in files]
     (folder / "SHA256SUMS").write_text("".join(lines), "utf-8")
 

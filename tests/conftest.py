@@ -19,11 +19,54 @@ def no_state_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> 
     monkeypatch.chdir(tmp_path)
 
 
-WORDS = (
-    "<s> </s> <pad> Q: A: Who What is the capital head of Italy Norway Chad Peru Rome Oslo Lima "
-    "Mario Draghi Ada Lovelace in a sunny day we sang songs and then asked again : . ? , city "
-    "ruler leads says Alan Turing Grace Hopper"
-).split()
+WORDS = [
+    "<s>",
+    "</s>",
+    "<pad>",
+    "Q:",
+    "A:",
+    "Who",
+    "What",
+    "is",
+    "the",
+    "capital",
+    "head",
+    "of",
+    "Italy",
+    "Norway",
+    "Chad",
+    "Peru",
+    "Rome",
+    "Oslo",
+    "Lima",
+    "Mario",
+    "Draghi",
+    "Ada",
+    "Lovelace",
+    "in",
+    "a",
+    "sunny",
+    "day",
+    "we",
+    "sang",
+    "songs",
+    "and",
+    "then",
+    "asked",
+    "again",
+    ":",
+    ".",
+    "?",
+    ",",
+    "city",
+    "ruler",
+    "leads",
+    "says",
+    "Alan",
+    "Turing",
+    "Grace",
+    "Hopper",
+]
 
 
 @pytest.fixture(scope="session")

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from wise.errors import BadArtifact, BadFact, UnknownFamily, UnsupportedModel, WiseError
     from wise.facts import Contexts, Example, Fact, answer_tokens, examples, piece
     from wise.generate import Answer, answer
-    from wise.site import Site, locate, weight_hash
     from wise.memory import Attached, SideMemory, attach
     from wise.merging import heal, merge, ties
     from wise.release import Release, load
     from wise.router import Calibration, Keys, Projection, calibrate, fit_projection, prototypes
+    from wise.site import Site, locate, weight_hash
     from wise.train import Fit, Shard, Training, train_shard
 
 _HOMES = {

@@ -7,7 +7,7 @@ example. Contains no training.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -83,11 +83,8 @@ def capture(
         ids = torch.zeros(len(rows), width, dtype=torch.long)
         for i, row in enumerate(rows):
             ids[i, : len(sequences[row])] = torch.tensor(sequences[row])
-        with _recording(model, site) as seen:
-            try:
-                model(input_ids=ids.to(device), use_cache=False)
-            except _Stop:
-                pass
+        with _recording(model, site) as seen, suppress(_Stop):
+            model(input_ids=ids.to(device), use_cache=False)
         yield Activations(tuple(rows), seen["inputs"], seen["hidden"])
 
 

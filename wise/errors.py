@@ -1,10 +1,10 @@
 """Errors of the editing core.
 
-    WiseError
-    ├── UnknownFamily      the edited matrix can't be found in this model
-    ├── UnsupportedModel   the model has no such place to write to
-    ├── BadFact            a fact can't be turned into training examples
-    └── BadArtifact        a release on disk is not what it says it is
+WiseError
+├── UnknownFamily      the edited matrix can't be found in this model
+├── UnsupportedModel   the model has no such place to write to
+├── BadFact            a fact can't be turned into training examples
+└── BadArtifact        a release on disk is not what it says it is
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wise.site import Site
 from wise.router import Keys, Projection, best_match
+from wise.site import Site
 from wise.train import Shard
 
 
@@ -67,7 +67,7 @@ class RoutedMemory(nn.Module):
         self.threshold = memory.threshold
         weight = main.weight
         assert isinstance(weight, Tensor)
-        place = {"device": weight.device}
+        device = weight.device
         for name, value in {
             "span": memory.span,
             "shard_of": memory.shard_of,
@@ -76,10 +76,9 @@ class RoutedMemory(nn.Module):
             "vectors": memory.keys.vectors,
             "key_fact": memory.keys.fact,
         }.items():
-            self.register_buffer(name, value.to(**place), persistent=False)
+            self.register_buffer(name, value.to(device), persistent=False)
         self._shards = [
-            (s.columns.to(**place), s.delta.to(**place, dtype=torch.float32))
-            for s in memory.shards
+            (s.columns.to(device), s.delta.to(device, torch.float32)) for s in memory.shards
         ]
         self.on = True
         self.decisions: list[Decision] | None = None
@@ -160,13 +159,14 @@ class Attached:
             raise ValueError("this model already has a side memory: detach it first")
         self.module = RoutedMemory(self._main, memory, site)
         setattr(self._parent, self._name, self.module)
-        body = getattr(model, model.base_model_prefix, model)  # type: ignore[arg-type]
+        body = getattr(model, str(getattr(model, "base_model_prefix", "")), model)
         self._hook = body.register_forward_pre_hook(self._before, with_kwargs=True)
 
     def _before(self, body: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         given = kwargs.get("inputs_embeds")
         ids = args[0] if args else kwargs.get("input_ids")
         shown = given if given is not None else ids
+        assert isinstance(shown, Tensor)
         cache = kwargs.get("past_key_values")
         past = int(cache.get_seq_length()) if cache is not None else 0
         mask = kwargs.get("attention_mask")
@@ -192,7 +192,8 @@ class Attached:
     @contextmanager
     def watched(self) -> Iterator[list[Decision]]:
         """Collect the router's decisions of the forward passes inside the block."""
-        self.module.decisions = seen = []
+        seen: list[Decision] = []
+        self.module.decisions = seen
         try:
             yield seen
         finally:

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from wise import manifest
 from wise.errors import BadArtifact
-from wise.site import Site, locate, weight_hash
 from wise.memory import Attached, SideMemory, attach
 from wise.router import Calibration, Keys, Projection
+from wise.site import Site, locate, weight_hash
 from wise.train import Shard
 
 PEFT_TYPE = "WISED_ROUTED_MEMORY"
@@ -139,7 +139,9 @@ def check_memory(memory: SideMemory, site: Site, facts: int) -> None:
     width = memory.projection.matrix.shape[-1]
     _require(memory.projection.center.shape == (site.d_in,), "router.center has a wrong shape")
     _require(memory.projection.matrix.shape == (site.d_in, width), "router.matrix: wrong shape")
-    _require(memory.keys.vectors.shape == (len(memory.keys.fact), width), "router.keys: wrong shape")
+    _require(
+        memory.keys.vectors.shape == (len(memory.keys.fact), width), "router.keys: wrong shape"
+    )
     _require(memory.span.shape == (facts,), "fact.span: one entry a fact is needed")
     _require(memory.shard_of.shape == (facts,), "fact.shard: one entry a fact is needed")
     _require(_within(memory.keys.fact, facts), "router.key_fact: no such fact")

@@ -72,7 +72,7 @@ def _decoder_layers(model: nn.Module) -> str:
     count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
-            return name
+            return str(name)
     raise UnknownFamily("the model has no list of decoder layers; is it a causal language model?")
 
 

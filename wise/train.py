@@ -90,7 +90,10 @@ class _Sequences:
 
 
 def _answer_positions(batch: Activations, examples: Sequence[Example], alone: bool) -> _Sequences:
-    row, place, targets, example = [], [], [], []
+    row: list[int] = []
+    place: list[int] = []
+    targets: list[int] = []
+    example: list[int] = []
     for i, index in enumerate(batch.rows):
         made = examples[index]
         row += [i] * len(made.answer)
@@ -211,9 +214,7 @@ def _note_worst(worst: dict[int, tuple[float, int]], batch: _Sequences, out: Ten
             worst[example] = (margin, target)
 
 
-def solve(
-    problem: Problem, start: Shard, how: Training, report: Report | None = None
-) -> Fit:
+def solve(problem: Problem, start: Shard, how: Training, report: Report | None = None) -> Fit:
     """Train ``start`` (left unchanged) until every answer leads by the margin.
 
     A step that raises the loss is taken back and the step size halved, so the loss never ends
@@ -247,14 +248,14 @@ def solve(
     return Fit(shard, done, loss, _unfit(problem.examples, worst))
 
 
-def _unfit(
-    examples: Sequence[Example], worst: dict[int, tuple[float, int]]
-) -> dict[int, str]:
+def _unfit(examples: Sequence[Example], worst: dict[int, tuple[float, int]]) -> dict[int, str]:
     """Name each fact with an answer token that is not the greedy one in some trained prompt."""
     reasons = {}
     for index, (margin, token) in worst.items():
         if margin <= 0:
-            reasons[examples[index].fact] = f"token {token} of the answer trails by {-margin:.2f} nats"
+            reasons[examples[index].fact] = (
+                f"token {token} of the answer trails by {-margin:.2f} nats"
+            )
     return reasons
 
 

@@ -43,7 +43,7 @@ def _from_states(model: nn.Module, site: Site, states: Tensor) -> Iterator[None]
 
 
 def is_last(model: nn.Module, site: Site) -> bool:
-    """True when no layer mixes positions above the edited one, so each stands alone."""
+    """Return whether no layer above the edited one mixes positions, so that each stands alone."""
     layers = model.get_submodule(site.layers)
     assert isinstance(layers, nn.ModuleList)
     return site.layer == len(layers) - 1

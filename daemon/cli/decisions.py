@@ -116,9 +116,9 @@ def _entry(store: Store, candidate: Candidate, row: dict[str, str], now: datetim
         "source_id": operator_source(store, now),
         "key": key,
         "content_hash": key,
-        "title": candidate.quote,
+        "title": row["reason"],
         "published_at": timestamp(now),
         "received_at": timestamp(now),
         "raw": raw,
     }
-    return int(store.db["entry"].insert(values).last_pk)  # type: ignore[union-attr, arg-type]
+    return int(store.db.table("entry").insert(values).last_pk)  # type: ignore[arg-type]

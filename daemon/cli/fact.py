@@ -21,13 +21,13 @@ from daemon.cli.common import (
 from daemon.errors import UsageError
 from daemon.render import fields, note, print_json, table
 
-app = typer.Typer(name="fact", help="Facts: found, decided on, held by releases.")
+app = typer.Typer(name="fact")
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Facts, such as 12 or f12.")]
 
 
 @app.callback(invoke_without_command=True)
 def fact(context: typer.Context) -> None:
-    """Facts: found, decided on, held by releases; alone: list them."""
+    """Look at facts and decide on them; alone: list them."""
     if context.invoked_subcommand is None:
         list_facts(context)
 

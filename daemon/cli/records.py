@@ -14,16 +14,16 @@ import typer
 
 from daemon.cli.common import DryRun, Json, place, reading
 from daemon.errors import Conflict
-from daemon.render import note, print_json, say, table
+from daemon.render import fields, note, print_json, table
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from daemon.store import Store
 
-audit = typer.Typer(name="audit", help="The append-only audit log.", no_args_is_help=True)
-config = typer.Typer(name="config", help="The configuration.", no_args_is_help=True)
-database = typer.Typer(name="db", help="The database.", no_args_is_help=True)
+audit = typer.Typer(name="audit", help="The append-only audit log.")
+config = typer.Typer(name="config", help="The configuration.")
+database = typer.Typer(name="db", help="The database.")
 
 
 @audit.callback()
@@ -52,7 +52,7 @@ def verify(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         print_json({"events": count, "result": "intact"})
     else:
-        say(f"{count} events\tintact")
+        fields([("events", count), ("result", "intact")])
 
 
 @audit.command("list")
@@ -135,7 +135,7 @@ def backup(
     if as_json:
         print_json({"dry_run": dry_run, "file": str(destination)})
     else:
-        say(f"{destination}\t{'would be written' if dry_run else 'written'}")
+        fields([(str(destination), "would be written" if dry_run else "written")])
     if not dry_run:
         note("Releases are not in it: copy the folder releases/ too.")
 

@@ -168,9 +168,9 @@ def add(store: Store, new: NewSource, now: datetime) -> str:
     with store.write():
         if old is None:
             row |= {"name": new.name, "created_at": timestamp(now)}
-            store.db["source"].insert(row)
+            store.db.table("source").insert(row)
         else:
-            store.db["source"].update(old["id"], row)
+            store.db.table("source").update(old["id"], row)
         _record(store, "add", new.name, old["state"] if old else None, "active", "", now)
     return "active"
 
@@ -198,7 +198,7 @@ def change(store: Store, name: str, event: str, reason: str, now: datetime) -> s
             values |= {"next_poll_at": timestamp(now), "failures": 0, "last_error": None}
         row = raw(store, name)
         assert row is not None, "sources are never deleted"
-        store.db["source"].update(row["id"], values)
+        store.db.table("source").update(row["id"], values)
         _record(store, event, name, state, target, reason, now)
     return target
 
@@ -232,7 +232,7 @@ def operator_source(store: Store, now: datetime) -> int:
         "next_poll_at": timestamp(now),
         "created_at": timestamp(now),
     }
-    store.db["source"].insert(values)
+    store.db.table("source").insert(values)
     _record(store, "add", OPERATOR, None, "paused", "facts added by hand", now)
     made = raw(store, OPERATOR)
     assert made is not None, "the row was just written"

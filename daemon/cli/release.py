@@ -19,15 +19,15 @@ from daemon.cli.common import (
     show_changes,
 )
 from daemon.errors import Conflict
-from daemon.render import fields, print_json, say, table
+from daemon.render import fields, print_json, table
 
-app = typer.Typer(name="release", help="Releases: numbered side memories, one of which answers.")
+app = typer.Typer(name="release")
 Number = Annotated[str, typer.Argument(metavar="N", help="A release, such as 3 or r3.")]
 
 
 @app.callback(invoke_without_command=True)
 def release(context: typer.Context) -> None:
-    """Releases: numbered side memories, one of which answers; alone: list them."""
+    """Choose which release answers, the numbered side memories; alone: list them."""
     if context.invoked_subcommand is None:
         list_releases(context)
 
@@ -50,11 +50,7 @@ def list_releases(context: typer.Context, as_json: Json = False) -> None:
         return
     table(
         ("number", "state", "facts", "pinned", "created", "promoted", "reason"),
-        (
-            (r.number, r.state, held.get(r.number, 0), r.pinned, r.created_at, r.promoted_at)
-            + (r.reason,)
-            for r in found
-        ),
+        (release_view.row(r, held.get(r.number, 0)) for r in found),
     )
 
 
@@ -111,7 +107,7 @@ def verify(context: typer.Context, which: Number, as_json: Json = False) -> None
     if as_json:
         print_json({"release": found.number, "result": result})
     else:
-        say(f"release {found.number}\t{result}")
+        fields([(f"release {found.number}", result)])
 
 
 @app.command()

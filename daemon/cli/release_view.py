@@ -62,6 +62,19 @@ def brief(release: Release, held: int) -> dict[str, object]:
     }
 
 
+def row(release: Release, held: int) -> tuple[object, ...]:
+    """Return a release as a line of the list."""
+    return (
+        release.number,
+        release.state,
+        held,
+        release.pinned,
+        release.created_at,
+        release.promoted_at,
+        release.reason,
+    )
+
+
 def document(seen: View) -> dict[str, object]:
     """Return all about a release as it is printed in JSON; ``holds`` are its facts."""
     release = seen.release

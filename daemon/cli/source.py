@@ -21,12 +21,14 @@ from daemon.cli.common import (
 from daemon.render import ago, fields, note, print_json, table, times
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from daemon.cli.registry import Described
     from daemon.polling import Source
     from daemon.state import State
     from ingest import Poll
 
-app = typer.Typer(name="source", help="Feeds and correction logs that are read.")
+app = typer.Typer(name="source")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A source's name.")]
 
 
@@ -47,7 +49,7 @@ class Tier(StrEnum):
 
 @app.callback(invoke_without_command=True)
 def source(context: typer.Context) -> None:
-    """Feeds and correction logs that are read; alone: list them."""
+    """Manage the feeds and correction logs that are read; alone: list them."""
     if context.invoked_subcommand is None:
         list_sources(context)
 
@@ -97,11 +99,20 @@ def list_sources(context: typer.Context, as_json: Json = False) -> None:
     moment = now()
     table(
         columns,
-        (
-            (s.name, s.kind, s.tier, s.state, s.facts, ago(s.last_ok_at, moment), s.failures)
-            + (s.location,)
-            for s in sources
-        ),
+        (_row(one, moment) for one in sources),
+    )
+
+
+def _row(one: Described, moment: datetime) -> tuple[object, ...]:
+    return (
+        one.name,
+        one.kind,
+        one.tier,
+        one.state,
+        one.facts,
+        ago(one.last_ok_at, moment),
+        one.failures,
+        one.location,
     )
 
 

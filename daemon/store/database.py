@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database
+from sqlite_utils.db import Table
 
 from daemon.errors import Conflict, IntegrityError, NotFound
 from daemon.store.lifecycle import next_state
@@ -37,7 +38,9 @@ class Store:
         try:
             self.connection = sqlite3.connect(uri, timeout=30, isolation_level=None, uri=True)
         except sqlite3.OperationalError as error:
-            raise NotFound(f"{path}: {error}", hint="wised init DIR makes a state folder") from error
+            raise NotFound(
+                f"{path}: {error}", hint="wised init DIR makes a state folder"
+            ) from error
         self.connection.row_factory = sqlite3.Row
         self.db = Database(self.connection)
         try:
@@ -103,6 +106,18 @@ class Store:
             raise
         self.connection.execute("COMMIT")
 
+    def table(self, name: str) -> Table:
+        """Return a table to insert into or update by its key."""
+        found = self.db[name]
+        assert isinstance(found, Table)
+        return found
+
+    def insert(self, name: str, row: dict[str, Any]) -> int:
+        """Insert a row into a table with an integer key; return the key."""
+        key = self.table(name).insert(row).last_pk
+        assert isinstance(key, int)
+        return key
+
     def rows(self, sql: str, *values: object) -> list[sqlite3.Row]:
         """Return the rows of a constant query."""
         return self.connection.execute(sql, values).fetchall()
@@ -148,7 +163,7 @@ class Store:
             "data": json.dumps(data, sort_keys=True, ensure_ascii=False),
             "previous_hash": last["hash"] if last else GENESIS,
         }
-        self.db["event"].insert({**row, "hash": _chain(row)})
+        self.table("event").insert({**row, "hash": _chain(row)})
 
     def verify_events(self) -> int:
         """Return how many events there are; raises IntegrityError at the first broken link."""

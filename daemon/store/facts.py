@@ -95,7 +95,9 @@ def by_slot(store: Store, key: str) -> list[Fact]:
 
 def of_batch(store: Store, batch: int) -> list[Fact]:
     """Return the facts of a batch, oldest first."""
-    return [_fact(r) for r in store.rows("SELECT * FROM fact WHERE batch_id = ? ORDER BY id", batch)]
+    return [
+        _fact(r) for r in store.rows("SELECT * FROM fact WHERE batch_id = ? ORDER BY id", batch)
+    ]
 
 
 def of_release(store: Store, number: int) -> list[Fact]:
@@ -137,7 +139,7 @@ def insert(
         "asserted_at": timestamp(asserted_at),
         "received_at": timestamp(now),
     }
-    fact_id = int(store.db["fact"].insert(row).last_pk)  # type: ignore[union-attr, arg-type]
+    fact_id = store.insert("fact", row)
     if entry_id is not None:
         add_evidence(store, fact_id, entry_id, candidate.quote)
     data = {"to": "received", "object": candidate.object, "entry": entry_id}
@@ -148,7 +150,7 @@ def insert(
 def add_evidence(store: Store, fact_id: int, entry_id: int, quote: str) -> None:
     """Link an entry to a fact that it supports; a second time changes nothing."""
     link = {"fact_id": fact_id, "entry_id": entry_id, "quote": quote}
-    store.db["evidence"].insert(link, ignore=True)
+    store.table("evidence").insert(link, ignore=True)
 
 
 def share_evidence(store: Store, duplicate: int, original: int) -> None:
@@ -195,9 +197,7 @@ def subjects(store: Store) -> list[str]:
     return [row["subject"] for row in rows]
 
 
-def move(
-    store: Store, facts: Sequence[Fact], event: str, now: datetime, reason: str = ""
-) -> None:
+def move(store: Store, facts: Sequence[Fact], event: str, now: datetime, reason: str = "") -> None:
     """Move facts along by the same event, inside a transaction."""
     for fact in facts:
         store.transition("fact", fact.id, event, now, reason)

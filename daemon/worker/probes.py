@@ -88,7 +88,9 @@ def _probes(session: Session, request: Build) -> list[Probe]:
         made.append(Probe("withdrawn", fact.prompts[0], None, fact.id))
     texts = [t for t in session.background.probe if len(t.split()) > FAR_WORDS]
     for text in rng.sample(texts, min(FAR_TEXTS, len(texts))):
-        made.append(Probe("locality_far", " ".join(text.split()[:FAR_WORDS]), None, tokens=FAR_TOKENS))
+        made.append(
+            Probe("locality_far", " ".join(text.split()[:FAR_WORDS]), None, tokens=FAR_TOKENS)
+        )
     return made
 
 
@@ -132,9 +134,7 @@ def _records(
     ]
 
 
-def _stale(
-    request: Build, records: Sequence[Record], bare: Mapping[str, str]
-) -> list[Record]:
+def _stale(request: Build, records: Sequence[Record], bare: Mapping[str, str]) -> list[Record]:
     """Judge each new fact's edit prompt once more: an older value is worse than a wrong one."""
     older = {f.id: set(f.replaces) | {bare[f.prompts[0]]} - {f.object} for f in request.facts}
     return [

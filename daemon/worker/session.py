@@ -55,7 +55,8 @@ class Session:
         device = section.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return model.to(device).eval().requires_grad_(False)
+        model.requires_grad_(False).eval()
+        return model.to(device=device)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

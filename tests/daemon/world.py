@@ -93,7 +93,9 @@ class Builder:
             parent_measures={},
             bare_measures={},
             outcomes=tuple(
-                Outcome(id=f.id, reliable=f.id not in self.wrong, generalised=1, generalised_asked=1)
+                Outcome(
+                    id=f.id, reliable=f.id not in self.wrong, generalised=1, generalised_asked=1
+                )
                 for f in request.facts
             ),
             figures={"threshold": 0.8, "false_fire_bound": 0.001},

@@ -9,9 +9,9 @@ import torch
 from edits import FACTS, edited, say
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests_words import SENTENCES
 
 import wise
-from tests_words import SENTENCES
 
 
 def test_edited_facts_are_answered_in_every_trained_phrasing(llama: Any, tokenizer: Any) -> None:
@@ -88,7 +88,9 @@ def test_two_generations_at_once_keep_their_own_routing(llama: Any, tokenizer: A
     assert tokenizer.decode([first.item(), second.item()]) == FACTS[0].answer
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(order=st.permutations(range(5)), side=st.sampled_from(["left", "right"]))
 def test_routing_is_the_same_in_any_batch_and_padding(
     llama: Any, tokenizer: Any, order: list[int], side: str

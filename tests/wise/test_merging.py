@@ -58,9 +58,7 @@ def test_healing_restores_the_facts_that_a_merge_lost(llama: Any, tokenizer: Any
     made = examples(tokenizer)
     parts = [[e for e in made if e.fact == fact.id] for fact in FACTS]
     how = wise.Training(rho=0.6, step=0.2, iterations=60, at_least=5)
-    shards = [
-        wise.train_shard(llama, site, p, how, seed=s).shard for s, p in enumerate(parts)
-    ]
+    shards = [wise.train_shard(llama, site, p, how, seed=s).shard for s, p in enumerate(parts)]
     merged = wise.merge(shards, site.d_in, density=0.1)
     lost, _, worst = Problem(llama, site, made).evaluate(merged)
     assert min(margin for margin, _ in worst.values()) < 0  # merging alone loses some

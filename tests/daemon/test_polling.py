@@ -1,0 +1,123 @@
+"""Polling a real feed over HTTP and a real log: nothing twice, nothing lost, validators honoured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from world import START, new_state
+
+from daemon import polling
+from daemon.polling import Polled
+from daemon.state import State
+from daemon.store import Store, facts, timestamp
+from demo.feed import document, served
+from demo.world import updates
+
+UPDATES = [u for u in updates() if u.date.startswith("2021")][:5]
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    return new_state(tmp_path)
+
+
+@pytest.fixture
+def store(state: State) -> Iterator[Store]:
+    with state.store() as opened:
+        yield opened
+
+
+def add_source(store: Store, kind: str, location: str, tier: str = "trusted") -> None:
+    row = {"name": kind, "kind": kind, "location": location, "tier": tier, "allow_private": 1}
+    at = timestamp(START)
+    store.insert("source", {**row, "next_poll_at": at, "created_at": at})
+
+
+def poll(state: State, store: Store, hours: float = 0) -> list[Polled]:
+    config, now = state.config(), START + timedelta(hours=hours)
+    extract = polling.extractor(config)
+    return [polling.poll(store, s, config, extract, now) for s in polling.due(store, now)]
+
+
+def test_a_feed_is_read_once_and_then_only_asked_whether_it_changed(
+    state: State, store: Store
+) -> None:
+    with served(document(UPDATES)) as url:
+        add_source(store, "feed", url)
+        (first,) = poll(state, store)
+        assert (first.entries, first.facts, first.dead) == (5, 5, 0)
+        assert poll(state, store) == []  # not due yet
+        (second,) = poll(state, store, hours=1)
+        assert second.unchanged
+    stored = facts.in_states(store, ("received",))
+    assert {(f.subject, f.relation, f.object) for f in stored} == {
+        (u.subject, u.relation, u.new) for u in UPDATES
+    }
+    assert stored[0].asserted_at.date().isoformat() == UPDATES[0].date
+
+
+def test_entries_seen_again_without_validators_bring_nothing_new(
+    state: State, store: Store
+) -> None:
+    with served(document(UPDATES)) as url:
+        add_source(store, "feed", url)
+        poll(state, store)
+        store.connection.execute("UPDATE source SET etag = NULL, last_modified = NULL")
+        (again,) = poll(state, store, hours=1)
+    assert (again.entries, again.facts, again.unchanged) == (0, 0, False)
+
+
+def test_a_normal_source_does_not_date_its_own_facts(state: State, store: Store) -> None:
+    with served(document(UPDATES)) as url:
+        add_source(store, "feed", url, tier="normal")
+        poll(state, store)
+    assert {f.asserted_at for f in facts.in_states(store, ("received",))} == {START}
+
+
+def test_a_feed_that_fails_is_backed_off_and_named(state: State, store: Store) -> None:
+    add_source(store, "feed", "http://127.0.0.1:9/none")
+    (found,) = poll(state, store)
+    assert found.error is not None and found.error.startswith("fetch.")
+    row = store.one("SELECT * FROM source")
+    assert row is not None and row["failures"] == 1
+    assert row["next_poll_at"] > timestamp(START)
+
+
+def test_a_log_is_tailed_by_offset_and_a_malformed_line_stops_nothing(
+    state: State, store: Store, tmp_path: Path
+) -> None:
+    log = tmp_path / "corrections.jsonl"
+    row = {"subject": "Italy", "relation": "head_of_government", "object": "Mario Draghi"}
+    log.write_text(json.dumps(row) + '\n{"prompt": "Who\n')
+    add_source(store, "log", str(log))
+    (first,) = poll(state, store)
+    assert (first.facts, first.dead) == (1, 1)
+    with log.open("a") as file:
+        file.write(json.dumps({**row, "subject": "Peru"}) + "\n")
+    (second,) = poll(state, store, hours=1)
+    assert (second.facts, second.dead) == (1, 0)
+    letter = store.one("SELECT * FROM dead_letter")
+    assert letter is not None and letter["code"] == "row.bad_json"
+
+
+def test_validators_and_entries_are_stored_together_or_not_at_all(
+    state: State, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash between the two would turn into a permanent 304 and lost facts."""
+
+    def crash(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with served(document(UPDATES)) as url:
+        add_source(store, "feed", url)
+        monkeypatch.setattr(polling, "_note_success", crash)
+        with pytest.raises(KeyboardInterrupt):
+            poll(state, store)
+        monkeypatch.undo()
+        assert facts.in_states(store, ("received",)) == []
+        (again,) = poll(state, store)
+        assert again.facts == 5

@@ -1,0 +1,175 @@
+"""Triage: what becomes of a received fact, with a hand-made embedder and a model that knows."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from world import START, Builder, Clock, add_fact, config, new_state
+
+from daemon.cycle import cycle
+from daemon.messages import Answers, Ask, Embed, Embedded, Said
+from daemon.state import State
+from daemon.store import Store, facts
+from daemon.store.lifecycle import FACT_STATES
+from daemon.triage import approve, triage
+from ingest import ASKED, Candidate
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    return new_state(tmp_path)
+
+
+@pytest.fixture
+def store(state: State) -> Iterator[Store]:
+    with state.store() as opened:
+        yield opened
+
+
+def embed(request: Embed) -> Embedded:
+    """Texts that share words are near; enough to propose candidates."""
+    rows = np.zeros((len(request.texts), 64), "<f4")
+    for row, text in zip(rows, request.texts, strict=True):
+        for word in text.lower().replace("?", "").replace(":", "").split():
+            row[sum(word.encode()) % 64] += 1
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return Embedded(width=64, vectors=base64.b64encode(rows.tobytes()).decode())
+
+
+def model(**knows: str) -> object:
+    """A model that knows who leads some countries."""
+
+    def ask(request: Ask) -> Answers:
+        said = []
+        for prompt in request.prompts:
+            known = next((v for k, v in knows.items() if k in prompt), "nobody")
+            said.append(Said(text=known))
+        return Answers(answers=tuple(said))
+
+    return ask
+
+
+def sort_out(state: State, store: Store, **knows: str) -> dict[int, str]:
+    """Run triage; each fact's state."""
+    triage(store, config(state), embed, model(**knows), None, Clock()())  # type: ignore[arg-type]
+    return {f.id: f.state for f in facts.in_states(store, FACT_STATES)}
+
+
+def test_trusted_facts_are_approved_by_rule_and_others_wait(state: State, store: Store) -> None:
+    one = add_fact(store, "Italy", "Draghi", "received")
+    two = add_fact(store, "Peru", "Sagasti", "received", tier="normal")
+    assert sort_out(state, store) == {one: "approved", two: "pending"}
+    assert "auto_approve" in facts.get(store, one).reason
+
+
+def test_what_the_model_answers_already_is_known(state: State, store: Store) -> None:
+    fact = add_fact(store, "Italy", "Draghi", "received")
+    assert sort_out(state, store, Italy="Draghi") == {fact: "known"}
+
+
+@pytest.mark.parametrize("again", ["Prime Minister Mario Draghi", "prime minister  MARIO DRAGHI"])
+def test_the_same_text_is_a_duplicate_and_adds_its_evidence(
+    state: State, store: Store, again: str
+) -> None:
+    one = add_fact(store, "Italy", "Prime Minister Mario Draghi", "received")
+    two = add_fact(store, "ITALY", again, "received", tier="untrusted")
+    assert sort_out(state, store) == {one: "approved", two: "duplicate"}
+    assert facts.get(store, two).same_as == one
+
+
+def test_a_name_without_its_title_is_a_duplicate(state: State, store: Store) -> None:
+    one = add_fact(store, "Italy", "Prime Minister Mario Draghi", "received")
+    two = add_fact(store, "Italy", "Mario Draghi", "received")
+    assert sort_out(state, store) == {one: "approved", two: "duplicate"}
+    assert "in other words" in facts.get(store, two).reason
+
+
+def asked(store: Store, prompt: str, object: str) -> int:
+    """A correction whose prompt fits no configured phrasing."""
+    candidate = Candidate(prompt, ASKED, object, None, (prompt,), (), object, "test/1")
+    with store.write():
+        return facts.insert(store, candidate, None, "trusted", START, START)
+
+
+def test_a_question_in_words_of_its_own_is_found_by_its_embedding(
+    state: State, store: Store
+) -> None:
+    one = add_fact(store, "Italy", "Mario Draghi", "received")
+    two = asked(store, "Who is now head of the government of Italy", "Mario Draghi")
+    assert sort_out(state, store) == {one: "approved", two: "duplicate"}
+
+
+def test_likeness_alone_merges_nothing(state: State, store: Store) -> None:
+    """Same words but another country, or another object: near in the embedding, not the same."""
+    one = add_fact(store, "Niger", "Mario Draghi", "received")
+    two = asked(store, "Who is now head of the government of Nigeria", "Mario Draghi")
+    three = asked(store, "Who is now head of the government of Niger", "Maria Draghi")
+    assert sort_out(state, store) == {one: "approved", two: "approved", three: "approved"}
+
+
+def test_a_newer_fact_from_an_equal_tier_supersedes(state: State, store: Store) -> None:
+    old = add_fact(store, "Italy", "Draghi", "received")
+    new = add_fact(store, "Italy", "Meloni", "received", at=START + timedelta(days=1))
+    assert sort_out(state, store) == {old: "superseded", new: "approved"}
+
+
+def test_an_older_fact_that_comes_late_is_superseded_at_once(state: State, store: Store) -> None:
+    new = add_fact(store, "Italy", "Meloni", "received", at=START + timedelta(days=1))
+    old = add_fact(store, "Italy", "Draghi", "received")
+    assert sort_out(state, store) == {new: "approved", old: "superseded"}
+
+
+def test_a_newer_fact_from_a_lower_tier_is_conflicting(state: State, store: Store) -> None:
+    held = add_fact(store, "Italy", "Draghi", "received")
+    doubt = add_fact(
+        store, "Italy", "Berlusconi", "received", tier="normal", at=START + timedelta(days=1)
+    )
+    assert sort_out(state, store) == {held: "approved", doubt: "conflicting"}
+    assert "'Draghi'" in facts.get(store, doubt).reason
+
+
+def test_a_promoted_fact_stands_until_its_successor_is_promoted(state: State, store: Store) -> None:
+    old = add_fact(store, "Italy", "Draghi")
+    cycle(state, store, config(state), Builder(), Clock())
+    new = add_fact(store, "Italy", "Meloni", "received", at=START + timedelta(days=1))
+    assert sort_out(state, store) == {old: "promoted", new: "approved"}
+
+
+def test_an_approved_conflict_makes_the_waiting_one_give_way(state: State, store: Store) -> None:
+    held = add_fact(store, "Italy", "Draghi", "received")
+    doubt = add_fact(
+        store, "Italy", "Berlusconi", "received", tier="normal", at=START + timedelta(days=1)
+    )
+    sort_out(state, store)
+    assert approve(store, doubt, "it is true", Clock()()) == "approved"
+    assert facts.get(store, held).state == "superseded"
+    assert approve(store, doubt, "again", Clock()()) == "already_approved"
+
+
+def test_a_suspect_fact_is_quarantined_from_any_tier(state: State, store: Store) -> None:
+    fact = add_fact(store, "Italy", "see https://example.com/now", "received")
+    assert sort_out(state, store) == {fact: "quarantined"}
+
+
+def test_a_crash_after_embedding_repeats_only_the_rest(state: State, store: Store) -> None:
+    add_fact(store, "Italy", "Draghi", "received")
+
+    def dies(request: Ask) -> Answers:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        triage(store, config(state), embed, dies, None, Clock()())
+    calls = []
+
+    def counted(request: Embed) -> Embedded:
+        calls.append(request)
+        return embed(request)
+
+    triage(store, config(state), counted, model(), None, Clock()())  # type: ignore[arg-type]
+    assert calls == []
+    assert facts.counts(store) == {"approved": 1}
