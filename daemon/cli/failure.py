@@ -16,7 +16,7 @@ from ingest import IngestError
 from wise.errors import BadArtifact, WiseError
 
 INTERRUPTED = 130  #: 128 + SIGINT, as shells have it
-OUTPUT_CLOSED = 141  #: 128 + SIGPIPE
+OUTPUT_CLOSED = 1  #: as typer has it when the reader goes away before the command ends
 _SUFFIX = re.compile(r"_error$")
 
 

@@ -146,15 +146,29 @@ def add(store: Store, new: NewSource, now: datetime) -> str:
     A removed source of that name is revived and read from the start: entries that are stored
     are skipped. Raises Conflict when the name stands for another source.
     """
-    old = raw(store, new.name)
-    if old is not None and old["state"] != "removed":
-        if _same(old, new):
-            return f"already_{old['state']}"
-        raise Conflict(
-            f"there is another source {new.name!r}",
-            hint="choose another --name, or remove that one first",
-        )
-    row: dict[str, object] = {
+    with store.write():
+        old = raw(store, new.name)
+        if old is not None and old["state"] != "removed":
+            if _same(old, new):
+                return f"already_{old['state']}"
+            raise Conflict(
+                f"there is another source {new.name!r}",
+                hint="choose another --name, or remove that one first",
+            )
+        if old is None:
+            row = {**_fresh(new, now), "name": new.name, "created_at": timestamp(now)}
+            store.db.table("source").insert(row)
+        else:
+            store.db.table("source").update(old["id"], _fresh(new, now))
+        before = old["state"] if old else None
+        _record(store, "add", new.name, before, "active", "", now)
+    return "active"
+
+
+def _fresh(new: NewSource, now: datetime) -> dict[str, object]:
+    """Return the columns of a source that was never polled and is due at once."""
+    unread = ("etag", "last_modified", "log_offset", "log_fingerprint", "last_error")
+    return {
         "kind": new.kind,
         "location": new.location,
         "tier": new.tier,
@@ -162,17 +176,8 @@ def add(store: Store, new: NewSource, now: datetime) -> str:
         "state": "active",
         "next_poll_at": timestamp(now),
         "failures": 0,
+        **dict.fromkeys(unread),
     }
-    fresh = ("etag", "last_modified", "log_offset", "log_fingerprint", "last_error")
-    row |= dict.fromkeys(fresh)
-    with store.write():
-        if old is None:
-            row |= {"name": new.name, "created_at": timestamp(now)}
-            store.db.table("source").insert(row)
-        else:
-            store.db.table("source").update(old["id"], row)
-        _record(store, "add", new.name, old["state"] if old else None, "active", "", now)
-    return "active"
 
 
 def _same(row: sqlite3.Row, new: NewSource) -> bool:
@@ -187,19 +192,18 @@ def change(store: Store, name: str, event: str, reason: str, now: datetime) -> s
     and Refused for the operator's own source.
     """
     _check_not_ours(name)
-    state, target = describe(store, name).state, _TO[event]
-    if state == target:
-        return f"already_{state}"
-    if state not in _FROM[event]:
-        raise Conflict(f"cannot {event} a source that is {state}", hint="wised source add")
+    target = _TO[event]
     with store.write():
+        old = describe(store, name)
+        if old.state == target:
+            return f"already_{target}"
+        if old.state not in _FROM[event]:
+            raise Conflict(f"cannot {event} a source that is {old.state}", hint="wised source add")
         values: dict[str, object] = {"state": target}
         if event == "resume":
             values |= {"next_poll_at": timestamp(now), "failures": 0, "last_error": None}
-        row = raw(store, name)
-        assert row is not None, "sources are never deleted"
-        store.db.table("source").update(row["id"], values)
-        _record(store, event, name, state, target, reason, now)
+        store.db.table("source").update(old.id, values)
+        _record(store, event, name, old.state, target, reason, now)
     return target
 
 
@@ -212,10 +216,10 @@ def _record(
     reason: str,
     now: datetime,
 ) -> None:
-    row = raw(store, name)
-    assert row is not None, "the row was just written"
-    data = {"name": name, "from": before, "to": after, "reason": reason}
-    store.event(f"source.{event}", f"source:{row['id']}", data, now)
+    source = describe(store, name)
+    data = {"name": name, "location": source.location, "tier": source.tier}
+    data |= {"from": before or "", "to": after, "reason": reason}
+    store.event(f"source.{event}", f"source:{source.id}", data, now)
 
 
 def operator_source(store: Store, now: datetime) -> int:
@@ -234,6 +238,4 @@ def operator_source(store: Store, now: datetime) -> int:
     }
     store.db.table("source").insert(values)
     _record(store, "add", OPERATOR, None, "paused", "facts added by hand", now)
-    made = raw(store, OPERATOR)
-    assert made is not None, "the row was just written"
-    return int(made["id"])
+    return describe(store, OPERATOR).id

@@ -70,7 +70,11 @@ class Changing:
 def _change(row: sqlite3.Row) -> Change:
     data = json.loads(row["data"])
     return Change(
-        row["action"], row["subject"], data.get("from"), data.get("to"), data.get("reason", "")
+        row["action"],
+        row["subject"],
+        data.get("from") or None,
+        data.get("to"),
+        data.get("reason", ""),
     )
 
 

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from daemon.cli.registry import Described
-    from daemon.polling import Source
-    from daemon.state import State
-    from ingest import Poll
 
 app = typer.Typer(name="source")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A source's name.")]
@@ -223,67 +220,12 @@ def test(
 
     Example: wised source test corrections.jsonl
     """
-    from daemon import polling
+    from daemon.cli import trial
 
-    state = place(context)
-    config = state.config()
-    found = polling.fetch(
-        _tested(state, location, allow_private), config, polling.extractor(config), now()
-    )
-    _show_poll(found, limit, as_json)
-
-
-def _tested(state: State, location: str, allow_private: bool) -> Source:
-    """Return a source by name, or an unstored one, as if it had never been polled."""
-    from daemon.cli import registry
-    from daemon.polling import Source
-
-    with state.store(read_only=True) as store:
-        row = registry.raw(store, location)
-    kind = "feed" if location.lower().startswith(("http://", "https://")) else "log"
-    tier = "normal"
-    if row is not None:
-        kind, location, tier = row["kind"], row["location"], row["tier"]
-        allow_private = allow_private or bool(row["allow_private"])
-    return Source(0, "test", kind, location, tier, "paused", allow_private, None, None, None, 0)
-
-
-def _show_poll(found: Poll, limit: int, as_json: bool) -> None:
-    candidates = [one for item in found.items for one in item.candidates]
-    shown = candidates[:limit]
+    found = trial.poll(place(context), location, allow_private, now())
     if as_json:
-        print_json(
-            {
-                "entries": len(found.items),
-                "facts_found": len(candidates),
-                "more": found.more,
-                "facts": [
-                    {
-                        "subject": c.subject,
-                        "relation": c.relation,
-                        "object": c.object,
-                        "old": c.old,
-                        "quote": c.quote,
-                    }
-                    for c in shown
-                ],
-                "dead_letters": [
-                    {"location": d.location, "code": d.code, "message": d.message}
-                    for d in found.dead
-                ],
-            }
-        )
+        print_json(trial.document(found, limit))
         return
-    table(
-        ("subject", "relation", "object", "quote"),
-        ((c.subject, c.relation, c.object, c.quote) for c in shown),
-    )
-    if found.dead:
-        table(
-            ("dead letter", "code", "what is wrong"),
-            ((d.location, d.code, d.message) for d in found.dead),
-        )
-    note(
-        f"{len(found.items)} entries, {len(candidates)} facts ({len(shown)} shown), "
-        f"{len(found.dead)} dead letters. Nothing was stored."
-    )
+    for columns, rows in trial.tables(found, limit):
+        table(columns, rows)
+    note(trial.summary(found, limit))

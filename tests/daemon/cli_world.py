@@ -118,8 +118,7 @@ def add_release(
             row = {"number": number, "state": "building", "parent": parent}
             store.db["release"].insert({**row, "created_at": timestamp(NOW)})
             held = [
-                {"release": number, "position": i, "fact_id": one}
-                for i, one in enumerate(fact_ids)
+                {"release": number, "position": i, "fact_id": one} for i, one in enumerate(fact_ids)
             ]
             store.db["release_fact"].insert_all(held)
             also = {"folder": folder.name, "manifest_sha256": digest, "measures": measures}

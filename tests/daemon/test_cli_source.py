@@ -59,6 +59,9 @@ def test_passwords_and_query_values_are_never_shown(state):
         assert "https://***@example.org/feed?key=***" in ran.out
         assert "hunter2" not in ran.out + ran.err
         assert "s3cret" not in ran.out + ran.err
+    recorded = wised(state, "audit", "list").out
+    assert "https://***@example.org/feed?key=***" in recorded
+    assert "hunter2" not in recorded
     with state.store() as store:
         assert due(store, NOW.replace(year=9999))[0].location == url
 
