@@ -80,14 +80,13 @@ class Wise(_Section):
     batch_max_facts: Positive = 100
     max_shards: Positive = 2
     rho: Annotated[float, Field(gt=0, le=1)] = 0.5
-    ridge: Annotated[float, Field(gt=0)] = 1.0
+    ridge: Annotated[float, Field(gt=0)] = 10.0
     step: Annotated[float, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
-    max_iterations: Positive = 40
+    max_iterations: Positive = 60
     margin_nats: Annotated[float, Field(ge=0)] = 1.0
     ties_density: Annotated[float, Field(gt=0, le=1)] = 0.5
     background_file: str | None = None
-    router_width: Positive = 128
     router_lean: Share = 0.25
     false_fire: Annotated[float, Field(gt=0, lt=1)] = 0.001
     seed: int = 0

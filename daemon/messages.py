@@ -31,7 +31,7 @@ class Question(_Message):
 class Questions(_Message):
     """Questions for the router and the probes; the three groups share no slot."""
 
-    fit: tuple[Question, ...] = ()  #: for the router's projection
+    fit: tuple[Question, ...] = ()  #: for the space that the router compares keys in
     calibrate: tuple[Question, ...] = ()  #: negatives for its threshold
     near: tuple[str, ...] = ()  #: probes: a batch's subject or relation, but another slot
     far: tuple[str, ...] = ()  #: probes: another subject and another relation

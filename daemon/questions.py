@@ -1,7 +1,7 @@
 """Choose the questions that calibrate a router and probe a candidate. Pure.
 
 Every slot belongs, by a hash of its name, to one of three groups for good: questions that the
-router's projection is fitted to, negatives for its threshold, probes. A probe is thus never seen
+router's space is fitted to, negatives for its threshold, probes. A probe is thus never seen
 by anything that was trained or calibrated, in any release.
 """
 

@@ -154,16 +154,16 @@ def _move_facts(store: Store, old: int, new: int, now: datetime) -> None:
 
 
 def rollback(state: State, store: Store, to: int | None, now: datetime, reason: str) -> int:
-    """Promote an older release (default: the one before) and hold automatic promotion.
+    """Promote an older release and hold automatic promotion.
 
-    Needs neither the daemon nor a model. Returns the release's number; facts that it does not
-    hold become ``verified`` and are not queued again by themselves.
+    The default is the release that the promoted one grew from, so a second rollback goes further
+    back and never forward again. Needs neither the daemon nor a model. Returns the release's
+    number; facts that it does not hold become ``verified`` and are not queued again by themselves.
     """
     if to is None:
-        row = store.one("SELECT number FROM release WHERE state = 'previous'")
-        if row is None:
-            raise NotFound("there is no previous release", hint="name one: wised rollback --to N")
-        to = int(row["number"])
+        to = promoted(store).parent
+        if to is None:
+            raise NotFound("the bare model answers: there is no release before it")
     if get(store, to).state == "promoted":
         return to
     promote(state, store, to, now, reason)

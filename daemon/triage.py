@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from daemon.config import Config
+from daemon.errors import Conflict
 from daemon.messages import Answers, Ask, Embed, Embedded
 from daemon.store import Store, facts
 from daemon.store.facts import CLAIMS_SLOT, HELD, Fact
@@ -189,6 +190,8 @@ def approve(store: Store, fact_id: int, reason: str, now: datetime) -> str:
         fact = facts.get(store, fact_id)
         if fact.state == "approved":
             return "already_approved"
+        if fact.state == "received":
+            raise Conflict(f"fact {fact_id} was not looked at yet", hint="wised run --once first")
         event = "requeue" if fact.state == "verified" else "approve"
         state = store.transition("fact", fact_id, event, now, reason)
         for held in facts.by_slot(store, fact.slot_key):

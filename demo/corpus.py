@@ -16,9 +16,11 @@ from transformers import PreTrainedTokenizerFast
 
 from demo.world import BaseFact, Phrasing
 
-#: shares of (alone, after text, second turn, running text, copy), by half of the training
+#: shares of (alone, after text, second turn, running text, copy), as the training goes on:
+#: first the facts, then the facts anywhere, last the hardest, after lists and cut-off sentences
 MIX_EARLY = (0.70, 0.07, 0.07, 0.08, 0.08)
 MIX_LATE = (0.43, 0.27, 0.15, 0.08, 0.07)
+MIX_CONTEXT = (0.15, 0.55, 0.15, 0.08, 0.07)
 #: letters that real names need and the base texts lack
 LETTERS = "áàâäãåāăąæçćčďđèéêëēėęěìíîïīıłľńñňòóôöøōőřśšşťţùúûüūůýźžÁÉÍÓÚÖÜØÅĽŠČŽ’‘“”–—"
 CONTEXT_TOKENS = (6, 60)  #: length of the text before a fact
@@ -71,10 +73,9 @@ class Corpus:
             self._rng.shuffle(order)
             yield from order
 
-    def documents(self, count: int, progress: float) -> list[Document]:
-        """Draw ``count`` documents for a training that is ``progress`` (0 to 1) done."""
+    def documents(self, count: int, mix: Sequence[float]) -> list[Document]:
+        """Draw ``count`` documents in the shares of ``mix``."""
         makers = (self._alone, self._after_text, self._second_turn, self._running_text, self._copy)
-        mix = MIX_EARLY if progress < 0.5 else MIX_LATE
         return [self._rng.choices(makers, mix)[0]() for _ in range(count)]
 
     def _document(self, *parts: tuple[list[int], bool]) -> Document:

@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,17 +20,32 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from demo import world
 from demo.check import check
-from demo.corpus import Corpus, Document
+from demo.corpus import MIX_CONTEXT, MIX_EARLY, MIX_LATE, Corpus, Document
 
 VOCABULARY = 4096
-STEPS = 2800  #: about 40 minutes on two cores
 BATCH_TOKENS = 3072  #: padded tokens a step
 #: peak rates; Muon's is scaled to AdamW's update size (torch's ``match_rms_adamw``)
 MATRIX_LR, REST_LR = 4e-3, 2e-3
 WARMUP_STEPS = 100
-DECAY_FROM = 0.4  #: share of the steps after which the rate falls linearly to 0
 POOL_BATCHES = 8  #: documents are drawn for so many steps at once and sorted by length
 SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of training with a schedule of its own."""
+
+    steps: int
+    peak: float  #: share of the peak rates
+    decay_from: float  #: share of the steps after which the rate falls linearly to 0
+    mixes: tuple[tuple[float, ...], ...]  #: shares of the kinds of document, over equal stretches
+
+
+#: about 50 minutes on two cores
+PHASES = (
+    Phase(2800, 1.0, 0.4, (MIX_EARLY, MIX_LATE)),
+    Phase(800, 0.4, 0.1, (MIX_CONTEXT,)),
+)
 
 
 def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
@@ -74,9 +90,9 @@ def new_model() -> LlamaForCausalLM:
     )
 
 
-def batches(corpus: Corpus, progress: float, rng: random.Random) -> list[list[Document]]:
+def batches(corpus: Corpus, mix: tuple[float, ...], rng: random.Random) -> list[list[Document]]:
     """Draw about ``POOL_BATCHES`` batches of documents of like length."""
-    documents = sorted(corpus.documents(POOL_BATCHES * 96, progress), key=lambda d: len(d.ids))
+    documents = sorted(corpus.documents(POOL_BATCHES * 96, mix), key=lambda d: len(d.ids))
     made: list[list[Document]] = [[]]
     for document in documents:
         if len(document.ids) * (len(made[-1]) + 1) > BATCH_TOKENS:
@@ -86,10 +102,11 @@ def batches(corpus: Corpus, progress: float, rng: random.Random) -> list[list[Do
     return made
 
 
-def rate(step: int, steps: int) -> float:
+def rate(step: int, phase: Phase) -> float:
     """Return the share of the peak rate: warm up, hold, then fall linearly to 0."""
     warm = min(1.0, (step + 1) / WARMUP_STEPS)
-    return warm * min(1.0, (steps - step) / (steps * (1 - DECAY_FROM)))
+    left = (phase.steps - step) / (phase.steps * (1 - phase.decay_from))
+    return phase.peak * warm * min(1.0, left)
 
 
 def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
@@ -128,8 +145,9 @@ def loss_of(model: LlamaForCausalLM, batch: list[Document]) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits.float(), ids[:, 1:][carries[:, 1:]])
 
 
-def fit(model: LlamaForCausalLM, corpus: Corpus, steps: int, keep: Path | None = None) -> None:
-    """Train in place, with a progress bar; ``keep`` receives the weights every 500 steps."""
+def fit(model: LlamaForCausalLM, corpus: Corpus, phase: Phase) -> None:
+    """Train in place through one phase, with a progress bar."""
+    steps = phase.steps
     steppers = optimizers(model)
     peaks = [stepper.defaults["lr"] for stepper in steppers]
     rng, mean = random.Random(SEED), None
@@ -138,9 +156,10 @@ def fit(model: LlamaForCausalLM, corpus: Corpus, steps: int, keep: Path | None =
     with Progress(*columns) as bar:
         task, started = bar.add_task("training", total=steps), time.monotonic()
         for step in range(steps):
-            queue = queue or batches(corpus, step / steps, rng)
+            mix = phase.mixes[step * len(phase.mixes) // steps]
+            queue = queue or batches(corpus, mix, rng)
             for stepper, peak in zip(steppers, peaks, strict=True):
-                stepper.param_groups[0]["lr"] = peak * rate(step, steps)
+                stepper.param_groups[0]["lr"] = peak * rate(step, phase)
             loss = loss_of(model, queue.pop())
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -152,8 +171,6 @@ def fit(model: LlamaForCausalLM, corpus: Corpus, steps: int, keep: Path | None =
             if (step + 1) % 100 == 0 and not bar.console.is_terminal:
                 took = time.monotonic() - started
                 print(f"step {step + 1}/{steps}  loss {mean:.4f}  {took:.0f} s", flush=True)
-            if keep and (step + 1) % 500 == 0:
-                model.save_pretrained(keep)
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
@@ -170,7 +187,6 @@ def main() -> None:
     """Train and save, or only check what is there."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="only score the model that is there")
-    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--out", type=Path, default=world.MODEL)
     args = parser.parse_args()
     if not args.check:
@@ -178,10 +194,9 @@ def main() -> None:
         asked = [p.format(subject=f.subject) for f in facts for p in phrasings[f.relation].all]
         tokenizer = train_tokenizer(prose + asked + [" " + f.value for f in facts])
         model = new_model()
-        args.out.mkdir(parents=True, exist_ok=True)
-        tokenizer.save_pretrained(args.out)
         corpus = Corpus(facts, phrasings, prose, tokenizer, SEED)
-        fit(model, corpus, args.steps, keep=args.out)
+        for phase in PHASES:
+            fit(model, corpus, phase)
         save(model, tokenizer, args.out)
     raise SystemExit(0 if check(args.out) else 1)
 

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from wise.memory import Attached, SideMemory, attach
     from wise.merging import heal, merge, ties
     from wise.release import Release, load
-    from wise.router import Calibration, Keys, Projection, calibrate, fit_projection, prototypes
+    from wise.router import Calibration, Keys, Space, calibrate, fit_space, prototypes
+    from wise.shard import Shard
     from wise.site import Site, locate, weight_hash
-    from wise.train import Fit, Shard, Training, train_shard
+    from wise.train import Fit, Training, train_shard
 
 _HOMES = {
     "activations": ("capture", "last_inputs"),
@@ -35,8 +36,9 @@ _HOMES = {
     "memory": ("Attached", "SideMemory", "attach"),
     "merging": ("heal", "merge", "ties"),
     "release": ("Release", "load"),
-    "router": ("Calibration", "Keys", "Projection", "calibrate", "fit_projection", "prototypes"),
-    "train": ("Fit", "Shard", "Training", "train_shard"),
+    "router": ("Calibration", "Keys", "Space", "calibrate", "fit_space", "prototypes"),
+    "shard": ("Shard",),
+    "train": ("Fit", "Training", "train_shard"),
 }
 __all__ = [
     "Answer",
@@ -49,11 +51,11 @@ __all__ = [
     "Fact",
     "Fit",
     "Keys",
-    "Projection",
     "Release",
     "Shard",
     "SideMemory",
     "Site",
+    "Space",
     "Training",
     "UnknownFamily",
     "UnsupportedModel",
@@ -64,7 +66,7 @@ __all__ = [
     "calibrate",
     "capture",
     "examples",
-    "fit_projection",
+    "fit_space",
     "heal",
     "last_inputs",
     "load",

@@ -43,9 +43,9 @@ class Contexts:
     turns: tuple[str, ...] = ()  #: earlier questions with their answers
 
     def before(self, prompt: str, rng: random.Random) -> list[str]:
-        """Return the prompt plain, after a passage and as a second turn, as far as given."""
+        """Return the prompt plain, after passages and as a second turn, as far as given."""
         asked = [prompt]
-        if self.passages:
+        for _ in range(PASSAGES if self.passages else 0):
             text = piece(rng.choice(self.passages), rng)
             asked.append(text + rng.choice(BETWEEN) + prompt)
         if self.turns:
@@ -53,6 +53,8 @@ class Contexts:
         return asked
 
 
+#: passages that each prompt is trained after; a third changed nothing (docs/decisions.md)
+PASSAGES = 2
 #: words of running text before a prompt
 PASSAGE_WORDS = (5, 30)
 BETWEEN = (" ", "\n")  #: what stands between a text and the prompt after it

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wise.router import Keys, Projection, best_match
+from wise.router import Keys, Space, best_match
+from wise.shard import Shard
 from wise.site import Site
-from wise.train import Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class SideMemory:
     """All that is added to a model: shards, and the router that chooses among them."""
 
     shards: tuple[Shard, ...]
-    projection: Projection
+    space: Space
     keys: Keys
     span: Tensor  #: (facts,) int64, answer tokens of each fact, its end included
     shard_of: Tensor  #: (facts,) int64, index of the shard that holds each fact
@@ -57,7 +57,7 @@ class RoutedMemory(nn.Module):
     span: Tensor
     shard_of: Tensor
     center: Tensor
-    matrix: Tensor
+    scale: Tensor
     vectors: Tensor
     key_fact: Tensor
 
@@ -71,8 +71,8 @@ class RoutedMemory(nn.Module):
         for name, value in {
             "span": memory.span,
             "shard_of": memory.shard_of,
-            "center": memory.projection.center,
-            "matrix": memory.projection.matrix,
+            "center": memory.space.center,
+            "scale": memory.space.scale,
             "vectors": memory.keys.vectors,
             "key_fact": memory.keys.fact,
         }.items():
@@ -105,10 +105,8 @@ class RoutedMemory(nn.Module):
 
     def _decide(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return the fact in charge of each position and whether it is, (batch, width) each."""
-        projected = torch.nn.functional.normalize(
-            (inputs.float() - self.center) @ self.matrix, dim=-1
-        )
-        cosine, nearest = best_match(projected, Keys(self.vectors, self.key_fact))
+        unit = Space(self.center, self.scale)(inputs)
+        cosine, nearest = best_match(unit, Keys(self.vectors, self.key_fact))
         scored = self._scored
         if scored is None or scored.shape != cosine.shape:
             scored = torch.ones_like(cosine, dtype=torch.bool)

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from wise.facts import Example
+from wise.problem import Problem
+from wise.shard import Shard
 from wise.site import Site
-from wise.train import Fit, Problem, Report, Shard, Training, solve
+from wise.train import Fit, Report, Training, solve
 
 
 def ties(deltas: Sequence[Tensor], density: float) -> Tensor:

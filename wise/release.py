@@ -1,7 +1,7 @@
 """A side memory on disk: PEFT-shaped configuration, safetensors, nothing that can run.
 
 Tensors of ``adapter_model.safetensors``: ``shard.I.columns`` (c,) int32 and ``shard.I.delta``
-(d_out, c) float32; ``router.center`` (d_in,), ``router.matrix`` (d_in, p), ``router.keys`` (k, p)
+(d_out, c) float32; ``router.center`` and ``router.scale`` (d_in,), ``router.keys`` (k, d_in)
 float32 and ``router.key_fact`` (k,) int32; ``fact.id`` (n,) int64, ``fact.span`` and
 ``fact.shard`` (n,) int32.
 """
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from wise import manifest
 from wise.errors import BadArtifact
 from wise.memory import Attached, SideMemory, attach
-from wise.router import Calibration, Keys, Projection
+from wise.router import Calibration, Keys, Space
+from wise.shard import Shard
 from wise.site import Site, locate, weight_hash
-from wise.train import Shard
 
 PEFT_TYPE = "WISED_ROUTED_MEMORY"
 ROUTER_VERSION = 1
@@ -68,8 +68,8 @@ class Release:
     def _tensors(self) -> dict[str, Tensor]:
         memory = self.memory
         tensors = {
-            "router.center": memory.projection.center,
-            "router.matrix": memory.projection.matrix,
+            "router.center": memory.space.center,
+            "router.scale": memory.space.scale,
             "router.keys": memory.keys.vectors,
             "router.key_fact": memory.keys.fact.int(),
             "fact.id": torch.tensor(self.fact_ids, dtype=torch.long),
@@ -111,10 +111,10 @@ class Release:
             for i in range(int(config["shards"]))
         )
         keys = Keys(tensors.pop("router.keys"), tensors.pop("router.key_fact").long())
-        projection = Projection(tensors.pop("router.center"), tensors.pop("router.matrix"))
+        space = Space(tensors.pop("router.center"), tensors.pop("router.scale"))
         memory = SideMemory(
             shards,
-            projection,
+            space,
             keys,
             tensors.pop("fact.span").long(),
             tensors.pop("fact.shard").long(),
@@ -136,12 +136,11 @@ class Release:
 
 def check_memory(memory: SideMemory, site: Site, facts: int) -> None:
     """Raise ValueError unless all shapes, indices and values of ``memory`` fit together."""
-    width = memory.projection.matrix.shape[-1]
-    _require(memory.projection.center.shape == (site.d_in,), "router.center has a wrong shape")
-    _require(memory.projection.matrix.shape == (site.d_in, width), "router.matrix: wrong shape")
-    _require(
-        memory.keys.vectors.shape == (len(memory.keys.fact), width), "router.keys: wrong shape"
-    )
+    wide = (site.d_in,)
+    _require(memory.space.center.shape == wide, "router.center has a wrong shape")
+    _require(memory.space.scale.shape == wide, "router.scale has a wrong shape")
+    shape = (len(memory.keys.fact), site.d_in)
+    _require(memory.keys.vectors.shape == shape, "router.keys has a wrong shape")
     _require(memory.span.shape == (facts,), "fact.span: one entry a fact is needed")
     _require(memory.shard_of.shape == (facts,), "fact.shard: one entry a fact is needed")
     _require(_within(memory.keys.fact, facts), "router.key_fact: no such fact")
@@ -151,7 +150,7 @@ def check_memory(memory: SideMemory, site: Site, facts: int) -> None:
         _require(shard.delta.shape == (site.d_out, len(shard.columns)), "a shard: wrong shape")
         _require(_within(shard.columns, site.d_in), "a shard: no such column")
         _require(bool((shard.columns.diff() > 0).all()), "a shard: columns must rise")
-    floats = [memory.projection.center, memory.projection.matrix, memory.keys.vectors]
+    floats = [memory.space.center, memory.space.scale, memory.keys.vectors]
     for tensor in [*floats, *(s.delta for s in memory.shards)]:
         _require(tensor.dtype == torch.float32, "a tensor is not float32")
         _require(bool(torch.isfinite(tensor).all()), "a tensor holds a non-finite value")

@@ -15,7 +15,9 @@ from daemon.messages import Build, Built, FactText
 from daemon.worker import probes, routing
 from daemon.worker.routing import FactKeys
 from daemon.worker.session import Session
-from wise.train import Problem, random_columns, solve
+from wise.problem import Problem
+from wise.shard import empty_shard
+from wise.train import Report, solve
 
 TURNS = 100  #: earlier questions, with the model's own answers, used as second-turn contexts
 
@@ -28,7 +30,7 @@ class _Trained:
     shard_of: dict[int, int]  #: by fact id
     problem: Problem | None  #: captured examples of the facts whose keys are new
     fit: wise.Fit | None
-    refit: bool  #: all keys are new, so the projection may be fitted anew
+    refit: bool  #: all keys are new, so their space may be fitted anew
 
 
 def build(session: Session, request: Build) -> Built:
@@ -94,14 +96,14 @@ def _train(
     shard_of = _inherited(request, parent)
     how, fit, problem = _training(session), None, None
 
-    def report(stage: str) -> wise.train.Report:
+    def report(stage: str) -> Report:
         return lambda done, total, loss: session.report(stage, done, total)
 
     if request.facts:
         session.report("capturing activations", 0, len(request.facts))
         problem = Problem(session.model, session.site, _examples(session, request.facts, contexts))
-        columns = random_columns(session.site.d_in, how.rho, _seed(session, request))
-        empty = wise.Shard(columns, torch.zeros(session.site.d_out, len(columns)))
+        site = session.site
+        empty = empty_shard(site.d_in, site.d_out, how.rho, _seed(session, request))
         fit = solve(problem, empty, how, report("training the shard"))
         shard_of |= {f.id: len(shards) for f in request.facts}
         shards.append(fit.shard)
@@ -140,20 +142,21 @@ def _assemble(
     place = {fact: index for index, fact in enumerate(ids)}
     fresh = _fresh_keys(trained.problem, place, session)
     if parent is None or trained.refit:
-        project, earlier = routing.projection(session, request.questions, contexts, fresh), None
-        old = wise.Keys(torch.zeros(0, project.matrix.shape[1]), torch.zeros(0, dtype=torch.long))
+        where, earlier = routing.space(session, request.questions, contexts), None
+        none = torch.zeros(0, session.site.d_in)
+        old = wise.Keys(none, torch.zeros(0, dtype=torch.long))
     else:
-        project, earlier = parent.memory.projection, parent.calibration
+        where, earlier = parent.memory.space, parent.calibration
         old = _moved(parent, place)
-    vectors = project(fresh.inputs)
+    vectors = where(fresh.inputs)
     new = wise.prototypes(vectors, fresh.fact, routing.ALIKE)
     table = wise.Keys(torch.cat([old.vectors, new.vectors]), torch.cat([old.fact, new.fact]))
     own = routing.own_matches(fresh, vectors)
     unrelated = routing.negatives(session, request.questions, contexts)
-    calibration = routing.calibrated(session, table, project, own, unrelated, earlier)
+    calibration = routing.calibrated(session, table, where, own, unrelated, earlier)
     memory = wise.SideMemory(
         trained.shards,
-        project,
+        where,
         table,
         _spans(session, request),
         torch.tensor([trained.shard_of[fact] for fact in ids], dtype=torch.long),

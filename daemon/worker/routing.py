@@ -14,14 +14,15 @@ from daemon.messages import Question, Questions
 from daemon.worker.session import Session
 from wise.router import best_match
 
-#: fewer questions than this say nothing about how phrasings differ
+#: fewer questions than this say little about the spread of inputs
 LEAST_QUESTIONS = 32
 RUNNING_TEXTS = 60  #: passages whose every position is a negative
 TEXT_TOKENS = 64  #: of each
 #: two keys of one fact closer than this are one prototype
-ALIKE = 0.98
-#: share of a fact's own keys that may fall below what the threshold is drawn from
-LOW_QUANTILE = 0.01
+ALIKE = 0.9
+#: share of the held-back keys that the threshold is not drawn from: a phrasing that is like none
+#: of the others says little about those that users will choose
+LOW_QUANTILE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +47,14 @@ def contextual(
     return asked, label
 
 
-def projection(
-    session: Session, questions: Questions, contexts: wise.Contexts, keys: FactKeys
-) -> wise.Projection:
-    """Fit the projection; without enough questions, compare centred keys as they are."""
-    if len(questions.fit) < LEAST_QUESTIONS:
-        center = keys.inputs.mean(0)
-        return wise.Projection(center, torch.eye(session.site.d_in))
-    asked, label = contextual(questions.fit, contexts, seed=1)
-    inputs = session.key_inputs(asked)
-    return wise.fit_projection(inputs, torch.tensor(label), session.config.wise.router_width)
+def space(session: Session, questions: Questions, contexts: wise.Contexts) -> wise.Space:
+    """Fit the space that keys are compared in, on questions and texts that no probe shares."""
+    asked, _ = contextual(questions.fit, contexts, seed=1)
+    texts = [" ".join(t.split()[:TEXT_TOKENS]) for t in session.background.train[:RUNNING_TEXTS]]
+    seen = asked if len(questions.fit) >= LEAST_QUESTIONS else [*asked, *texts]
+    if not seen:  # nothing to learn a spread from: compare the inputs as they are
+        return wise.Space(torch.zeros(session.site.d_in), torch.ones(session.site.d_in))
+    return wise.fit_space(session.key_inputs(seen))
 
 
 def negatives(session: Session, questions: Questions, contexts: wise.Contexts) -> Tensor:
@@ -88,14 +87,14 @@ def own_matches(keys: FactKeys, vectors: Tensor) -> Tensor:
 def calibrated(
     session: Session,
     table: wise.Keys,
-    project: wise.Projection,
+    where: wise.Space,
     own: Tensor,
     unrelated: Tensor,
     earlier: wise.Calibration | None,
 ) -> wise.Calibration:
     """Choose the threshold for ``table``; ``earlier`` is the calibration of keys it inherits."""
     section = session.config.wise
-    cosine, _ = best_match(project(unrelated), table)
+    cosine, _ = best_match(where(unrelated), table)
     low = own.quantile(LOW_QUANTILE) if len(own) else torch.tensor(1.0)
     if earlier is not None:
         low = torch.minimum(low, torch.tensor(earlier.lowest_key))

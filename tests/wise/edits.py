@@ -7,15 +7,17 @@ from typing import Any
 import torch
 
 import wise
-from wise.router import Projection, prototypes
-from wise.train import Problem, random_columns, solve
+from wise.problem import Problem
+from wise.router import Space, prototypes
+from wise.shard import empty_shard
+from wise.train import solve
 
 FACTS = (
     wise.Fact(11, ("Q: Who is head of Italy ? A:", "the head of Italy is"), "Mario Draghi"),
     wise.Fact(12, ("Q: Who is head of Peru ? A:", "the head of Peru is"), "Ada Lovelace"),
     wise.Fact(13, ("Q: What is the capital of Chad ? A:", "the capital of Chad is"), "Oslo"),
 )
-HOW = wise.Training(rho=1.0, step=0.2, iterations=60, at_least=5, margin=0.5)
+HOW = wise.Training(rho=1.0, ridge=1.0, step=0.2, iterations=60, at_least=5, margin=0.5)
 
 
 def examples(tokenizer: Any, facts: tuple[wise.Fact, ...] = FACTS) -> list[wise.Example]:
@@ -30,18 +32,17 @@ def edited(
     site = wise.locate(model, layer)
     made = examples(tokenizer)
     problem = Problem(model, site, made)
-    columns = random_columns(site.d_in, HOW.rho, 1)
-    fit = solve(problem, wise.Shard(columns, torch.zeros(site.d_out, len(columns))), HOW)
+    fit = solve(problem, empty_shard(site.d_in, site.d_out, HOW.rho, 1), HOW)
     assert not fit.unfit
     inputs = problem.keys
-    projection = Projection(inputs.mean(0), torch.eye(site.d_in))
+    space = Space(inputs.mean(0), torch.ones(site.d_in))
     place = {fact.id: i for i, fact in enumerate(FACTS)}
     facts = torch.tensor([place[e.fact] for e in made])
     spans = [len(wise.answer_tokens(tokenizer, f.answer)) for f in FACTS]
     memory = wise.SideMemory(
         (fit.shard,),
-        projection,
-        prototypes(projection(inputs), facts, 0.999),
+        space,
+        prototypes(space(inputs), facts, 0.999),
         torch.tensor(spans),
         torch.zeros(len(FACTS), dtype=torch.long),
         threshold,

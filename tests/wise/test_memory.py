@@ -147,7 +147,7 @@ def test_a_fact_without_keys_is_forgotten_at_once(llama: Any, tokenizer: Any) ->
     site, memory, _ = edited(llama, tokenizer)
     keys = memory.keys.without(torch.tensor([0]))
     left = wise.SideMemory(
-        memory.shards, memory.projection, keys, memory.span, memory.shard_of, memory.threshold
+        memory.shards, memory.space, keys, memory.span, memory.shard_of, memory.threshold
     )
     wise.attach(llama, site, left)
     assert say(llama, tokenizer, FACTS[0].prompts[0]) == bare

@@ -1,4 +1,4 @@
-"""The router's parts: projection, key table, threshold."""
+"""The router's parts: space, key table, threshold."""
 
 from __future__ import annotations
 
@@ -54,27 +54,24 @@ def test_where_they_overlap_the_threshold_keeps_the_stated_rate() -> None:
     assert made.false_fire == approx(11 / 1001)
 
 
-def test_the_projection_keeps_what_is_asked_and_drops_how() -> None:
-    """Phrasing moves keys ten times as far as meaning does; after projection meaning decides."""
+def test_the_space_lets_no_dimension_drown_the_others() -> None:
+    """One input swings ten thousand times as far as those that tell the questions apart."""
     generator = torch.Generator().manual_seed(0)
-    meaning = torch.randn(60, 4, generator=generator)
-    phrasing = 10 * torch.randn(6, 8, generator=generator)
-    rows = torch.cat(
-        [
-            torch.cat([meaning[q], phrasing[p] + 0.3 * torch.randn(8, generator=generator)])[None]
-            for q in range(60)
-            for p in range(6)
-        ]
-    )
+    meaning = torch.randn(60, 8, generator=generator).repeat_interleave(6, 0)
+    swing = 10_000 * torch.randn(360, 1, generator=generator)
+    rows = torch.cat([meaning, swing + 1e5], dim=1)
     label = torch.arange(60).repeat_interleave(6)
-    trained, held = label < 40, label >= 40
-    project = wise.fit_projection(rows[trained], label[trained], width=4)
-    asked, answers = rows[held], label[held]
 
     def same_question_nearest(vectors: torch.Tensor) -> float:
         near = (vectors @ vectors.T).fill_diagonal_(-1).argmax(1)
-        return float((answers[near] == answers).float().mean())
+        return float((label[near] == label).float().mean())
 
-    plain = torch.nn.functional.normalize(asked - rows.mean(0), dim=-1)
+    plain = torch.nn.functional.normalize(rows - rows.mean(0), dim=-1)
     assert same_question_nearest(plain) < 0.5
-    assert same_question_nearest(project(asked)) > 0.95
+    assert same_question_nearest(wise.fit_space(rows)(rows)) > 0.9
+
+
+def test_an_input_that_never_moves_does_not_break_the_space() -> None:
+    rows = torch.randn(20, 5)
+    rows[:, 2] = 3.0
+    assert torch.isfinite(wise.fit_space(rows)(rows)).all()

@@ -9,7 +9,9 @@ import torch
 from edits import FACTS, HOW, examples
 
 import wise
-from wise.train import Problem, random_columns, solve
+from wise.problem import Problem
+from wise.shard import random_columns
+from wise.train import solve
 
 
 def full_forward_loss(model: Any, site: wise.Site, made: list[wise.Example], delta: Any) -> Any:
@@ -59,7 +61,7 @@ def test_a_step_is_the_preconditioned_gradient(llama: Any, tokenizer: Any) -> No
     inputs = problem.inputs
     gram = inputs.T @ inputs
     ridge = 0.7 * gram.diagonal().mean() * torch.eye(site.d_in)
-    _, pull, _ = problem.evaluate(zero)
+    pull = problem.judge(zero).pull
     wanted = -0.01 * pull @ torch.linalg.inv(gram + ridge)
     torch.testing.assert_close(solve(problem, zero, how).shard.delta, wanted, rtol=1e-3, atol=1e-6)
 
@@ -97,7 +99,7 @@ def test_the_loss_never_ends_higher_whatever_the_step(
     site = wise.locate(llama)
     problem = Problem(llama, site, examples(tokenizer))
     zero = wise.Shard(torch.arange(site.d_in), torch.zeros(site.d_out, site.d_in))
-    before, _, _ = problem.evaluate(zero)
+    before = problem.judge(zero).loss
     fit = solve(problem, zero, wise.Training(step=step, iterations=12))
     assert fit.loss <= before
 
@@ -116,9 +118,39 @@ def test_contexts_of_a_fact_do_not_depend_on_its_neighbours(tokenizer: Any) -> N
     together = wise.examples(FACTS, tokenizer, contexts, max_tokens=64, seed=4)
     alone = wise.examples(FACTS[1:2], tokenizer, contexts, max_tokens=64, seed=4)
     assert [e for e in together if e.fact == FACTS[1].id] == alone
-    assert len(alone) == 2 * 3  # two prompts, each plain, after text and in a second turn
+    assert len(alone) == 2 * 4  # two prompts, each plain, after two texts and in a second turn
 
 
 def test_a_fact_too_long_for_the_model_is_refused(tokenizer: Any) -> None:
     with pytest.raises(wise.BadFact, match="fact 11"):
         wise.examples(FACTS, tokenizer, wise.Contexts(), max_tokens=6, seed=0)
+
+
+def test_a_look_at_some_examples_is_that_part_of_the_whole(llama: Any, tokenizer: Any) -> None:
+    for layer in (1, 2):
+        site = wise.locate(llama, layer)
+        problem = Problem(llama, site, examples(tokenizer))
+        zero = wise.Shard(torch.arange(site.d_in), torch.zeros(site.d_out, site.d_in))
+        only = torch.tensor([True, False, False, True, False, False])
+        part, rest = problem.judge(zero, only), problem.judge(zero, ~only)
+        whole = problem.judge(zero)
+        if layer == 2:  # below, sequences of a batch are looked at together
+            torch.testing.assert_close(part.losses + rest.losses, whole.losses)
+            torch.testing.assert_close(part.pull + rest.pull, whole.pull)
+            assert part.margin.isinf().tolist() == (~only).tolist()
+        torch.testing.assert_close(part.losses[only], whole.losses[only])
+
+
+def test_keys_are_what_enters_the_matrix_at_the_prompts_end(llama: Any, tokenizer: Any) -> None:
+    """Also where an example's positions are cut into two pieces."""
+    import wise.problem as module
+
+    made = examples(tokenizer)
+    site = wise.locate(llama)
+    rows, module.ROWS = module.ROWS, 2
+    try:
+        keys = Problem(llama, site, made).keys
+    finally:
+        module.ROWS = rows
+    wanted = wise.last_inputs(llama, site, [e.prompt for e in made])
+    torch.testing.assert_close(keys, wanted)

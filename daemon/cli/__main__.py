@@ -1,0 +1,5 @@
+"""``python -m daemon.cli`` is ``wised``."""
+
+from daemon.cli import main
+
+main()
