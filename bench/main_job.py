@@ -54,9 +54,7 @@ def of_facts(held: Sequence[Fact], rng: random.Random) -> dict[str, Asked]:
             (text.before(f.prompts[0], rng)[1], f.object) for f in held for _ in range(CONTEXTS)
         ],
         "second_turn": [
-            (dialogue.before(f.prompts[0], rng)[1], f.object)
-            for f in held
-            for _ in range(CONTEXTS)
+            (dialogue.before(f.prompts[0], rng)[1], f.object) for f in held for _ in range(CONTEXTS)
         ],
     }
 
@@ -66,7 +64,8 @@ def of_others(held: Sequence[Fact], rng: random.Random) -> dict[str, list[str]]:
     asked = world.phrasings()
     slots = {(f.subject, f.relation) for f in held}
     subjects, relations = {s for s, _ in slots}, {r for _, r in slots}
-    near, far = [], []
+    near: list[str] = []
+    far: list[str] = []
     for fact in world.base_facts():
         if (fact.subject, fact.relation) in slots:
             continue

@@ -63,8 +63,8 @@ class Gate(_Section):
 
     min_reliability: Share = 0.98
     min_generalisation: Share = 0.95
-    min_after_text: Share = 0.97
-    min_second_turn: Share = 0.97
+    min_after_text: Share = 0.95
+    min_second_turn: Share = 0.95
     min_locality_near: Share = 0.99
     min_locality_far: Share = 0.998
     min_retention: Share = 0.98
@@ -79,12 +79,12 @@ class Wise(_Section):
 
     batch_max_facts: Positive = 100
     max_shards: Positive = 2
-    rho: Annotated[float, Field(gt=0, le=1)] = 0.5
+    rho: Annotated[float, Field(gt=0, le=1)] = 0.7
     ridge: Annotated[float, Field(gt=0)] = 10.0
     step: Annotated[float, Field(gt=0)] = 0.1
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
     max_iterations: Positive = 60
-    margin_nats: Annotated[float, Field(ge=0)] = 1.0
+    margin_nats: Annotated[float, Field(ge=0)] = 2.0
     ties_density: Annotated[float, Field(gt=0, le=1)] = 0.5
     background_file: str | None = None
     router_lean: Share = 0.25

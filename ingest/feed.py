@@ -52,7 +52,7 @@ def _refuse_bad_bytes(body: bytes, content_type: str | None) -> None:
 
 
 def _document(body: bytes, content_type: str | None, base: str | None) -> Any:
-    import feedparser  # type: ignore[import-untyped]  # it has no annotations
+    import feedparser  # it has no annotations
 
     headers = {"content-type": content_type, "content-location": base}
     try:

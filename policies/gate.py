@@ -30,8 +30,8 @@ class Thresholds:
 
     reliability: float = 0.98  #: the new facts' own prompts
     generalisation: float = 0.95  #: phrasings that were never trained on
-    after_text: float = 0.97  #: the new facts' own prompts after unrelated text
-    second_turn: float = 0.97  #: the same as the second question of a dialogue
+    after_text: float = 0.95  #: the new facts' own prompts after unrelated text
+    second_turn: float = 0.95  #: the same as the second question of a dialogue
     locality_near: float = 0.99  #: same subject or relation, unchanged
     locality_far: float = 0.998  #: unrelated prompts, unchanged
     retention: float = 0.98  #: facts of earlier releases

@@ -53,8 +53,8 @@ class Contexts:
         return asked
 
 
-#: passages that each prompt is trained after; a third changed nothing (docs/decisions.md)
-PASSAGES = 2
+#: passages that each prompt is trained after; a fourth changed nothing (docs/decisions.md)
+PASSAGES = 3
 #: words of running text before a prompt
 PASSAGE_WORDS = (5, 30)
 BETWEEN = (" ", "\n")  #: what stands between a text and the prompt after it

@@ -28,10 +28,8 @@ class Judgement:
     loss: float  #: mean cross entropy over answer positions, nats
     pull: Tensor  #: S of `train`, (d_out, c)
     losses: Tensor  #: (examples,) summed over each example's positions; 0 where not looked at
-    margin: (
-        Tensor  #: (examples,) nats by which the weakest answer token leads; +inf if not looked at
-    )
-    weakest: Tensor  #: (examples,) that token
+    margin: Tensor  #: (examples,) nats by which the weakest token leads; +inf: not looked at
+    weakest: Tensor  #: (examples,) that answer token
 
 
 @dataclass(slots=True)

@@ -36,13 +36,13 @@ LOOK_EVERY = 5  #: iterations between two looks at all examples
 class Training:
     """How a shard is trained."""
 
-    rho: float = 0.5  #: share of the matrix's input columns that a shard may write to
+    rho: float = 0.7  #: share of the matrix's input columns that a shard may write to
     ridge: float = 10.0  #: lambda; smaller is more exact, larger generalises better
     step: float = 0.1  #: eta at the start; halved whenever the loss rises
     momentum: float = 0.8  #: mu
     iterations: int = 60  #: at most
     at_least: int = 20  #: iterations even when every fact is right already
-    margin: float = 1.0  #: nats by which each answer token must lead
+    margin: float = 2.0  #: nats by which each answer token must lead
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,8 @@ def _factor(inputs: Tensor, ridge: float) -> Tensor:
     """Return the Cholesky factor of the inputs' Gram matrix with its ridge, (c, c)."""
     gram = inputs.T @ inputs
     gram.diagonal().add_(ridge * gram.diagonal().mean())
-    return torch.linalg.cholesky(gram)
+    factor: Tensor = torch.linalg.cholesky(gram)
+    return factor
 
 
 def _step(

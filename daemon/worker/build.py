@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from wise.problem import Problem
 from wise.shard import empty_shard
 from wise.train import Report, solve
 
+HEALING = 10  #: iterations at least: it starts from shards that were solved already
 TURNS = 100  #: earlier questions, with the model's own answers, used as second-turn contexts
 
 
@@ -113,7 +114,8 @@ def _train(
     session.report("capturing activations", 0, len(live))
     whole = Problem(session.model, session.site, _examples(session, live, contexts))
     merged = wise.merge(shards, session.site.d_in, session.config.wise.ties_density)
-    fit = solve(whole, merged, how, report("healing the merge"))
+    heal = replace(how, at_least=HEALING)
+    fit = solve(whole, merged, heal, report("healing the merge"))
     return _Trained((fit.shard,), {f.id: 0 for f in live}, whole, fit, refit=True)
 
 

@@ -56,7 +56,8 @@ class Session:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         model.requires_grad_(False).eval()
-        return model.to(device=device)
+        torch.nn.Module.to(model, torch.device(device))
+        return model
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -1,4 +1,4 @@
-"""Polling a real feed over HTTP and a real log: nothing twice, nothing lost, validators honoured."""
+"""Polling a real feed and a real log: nothing twice, nothing lost, validators honoured."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def test_contexts_of_a_fact_do_not_depend_on_its_neighbours(tokenizer: Any) -> N
     together = wise.examples(FACTS, tokenizer, contexts, max_tokens=64, seed=4)
     alone = wise.examples(FACTS[1:2], tokenizer, contexts, max_tokens=64, seed=4)
     assert [e for e in together if e.fact == FACTS[1].id] == alone
-    assert len(alone) == 2 * 4  # two prompts, each plain, after two texts and in a second turn
+    assert len(alone) == 2 * 5  # two prompts, each plain, after three texts and in a second turn
 
 
 def test_a_fact_too_long_for_the_model_is_refused(tokenizer: Any) -> None:
