@@ -70,7 +70,7 @@ class Gate(_Section):
     min_retention: Share = 0.98
     max_stale: Share = 0.003
     retention_sample: Positive = 100
-    far_probes: Positive = 200
+    far_probes: Positive = 480
     max_rebuilds: Annotated[int, Field(ge=0)] = 2
 
 
@@ -85,9 +85,9 @@ class Wise(_Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.8
     max_iterations: Positive = 60
     margin_nats: Annotated[float, Field(ge=0)] = 2.0
-    ties_density: Annotated[float, Field(gt=0, le=1)] = 0.5
+    ties_density: Annotated[float, Field(gt=0, le=1)] = 0.8
     background_file: str | None = None
-    router_lean: Share = 0.25
+    router_lean: Share = 0.6
     false_fire: Annotated[float, Field(gt=0, lt=1)] = 0.001
     seed: int = 0
 

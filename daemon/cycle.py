@@ -135,7 +135,7 @@ def _run(
     verdict = verdict_on(built, config)
     if verdict.outcome is not GateOutcome.PASSED:
         shutil.rmtree(folder, ignore_errors=True)
-        return _refuse(store, plan, built, verdict.reasons, set_aside, clock())
+        return _refuse(store, plan, built, _explained(verdict, built), set_aside, clock())
     _publish(state, store, config, plan, built, folder, clock())
     return _promote(state, store, config, plan.number, (), set_aside, clock())
 
@@ -194,6 +194,19 @@ def verdict_on(built: Built, config: Config) -> Verdict:
     measures = {name: _measure(name, m) for name, m in built.measures.items()}
     required = frozenset({"locality_far"} | ({"reliability"} if built.outcomes else set()))
     return judge(measures, thresholds, required)
+
+
+def _explained(verdict: Verdict, built: Built) -> tuple[str, ...]:
+    """Return the gate's reasons, each with an example of what was answered."""
+    first = {miss.probe: miss for miss in reversed(built.misses)}
+    reasons = []
+    for reason in verdict.reasons:
+        miss = first.get(reason.split()[0])
+        if miss:
+            said = f"{miss.prompt!r} answered {miss.answer!r}, not {miss.expected!r}"
+            reason = f"{reason}, e.g. {said}"
+        reasons.append(reason)
+    return tuple(reasons)
 
 
 def _measure(name: str, measured: Measured) -> Measure:

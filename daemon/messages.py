@@ -119,6 +119,15 @@ class Outcome(_Message):
     bare: str = ""
 
 
+class Miss(_Message):
+    """A probe that was not answered as expected."""
+
+    probe: str  #: its kind
+    prompt: str
+    expected: str
+    answer: str
+
+
 class Built(_Message):
     """A candidate's figures."""
 
@@ -127,6 +136,7 @@ class Built(_Message):
     parent_measures: dict[str, Measured]
     bare_measures: dict[str, Measured]
     outcomes: tuple[Outcome, ...]
+    misses: tuple[Miss, ...] = ()  #: a few of each kind
     figures: dict[str, float]  #: loss, iterations, threshold, seconds_... for the model card
     base_name: str
     base_sha256: str

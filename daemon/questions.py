@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from daemon.config import Relation
 from daemon.messages import Question, Questions
 
-FIT, CALIBRATE = 250, 300  #: at most so many questions of each
+FIT, CALIBRATE = 250, 500  #: at most so many questions of each
 #: share of all slots, in tenths, that falls to fitting; to fitting or calibration
 FIT_TENTHS, CALIBRATE_TENTHS = 4, 7
 

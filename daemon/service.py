@@ -108,6 +108,8 @@ class Service:
         with progress.shown(self.log) as report:
             built = self._worker.request(request, Built, budget, report)
         measures = {name: f"{m.right}/{m.asked}" for name, m in built.measures.items()}
+        for miss in built.misses:
+            self.log.info("probe.missed", release=request.number, **miss.model_dump())
         figures = {name: round(value, 5) for name, value in built.figures.items()}
         self.log.info("release.measured", release=request.number, **measures, figures=figures)
         return built

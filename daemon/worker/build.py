@@ -19,7 +19,9 @@ from wise.problem import Problem
 from wise.shard import empty_shard
 from wise.train import Report, solve
 
-HEALING = 10  #: iterations at least: it starts from shards that were solved already
+#: healing starts from shards that were solved already: iterations at least, and the margin (nats)
+#: that ends it; 2 nats took 55 iterations of 186 facts where 1 changed no answer
+HEALING, HEALED_MARGIN = 10, 1.0
 TURNS = 100  #: earlier questions, with the model's own answers, used as second-turn contexts
 
 
@@ -114,7 +116,7 @@ def _train(
     session.report("capturing activations", 0, len(live))
     whole = Problem(session.model, session.site, _examples(session, live, contexts))
     merged = wise.merge(shards, session.site.d_in, session.config.wise.ties_density)
-    heal = replace(how, at_least=HEALING)
+    heal = replace(how, at_least=HEALING, margin=min(how.margin, HEALED_MARGIN))
     fit = solve(whole, merged, heal, report("healing the merge"))
     return _Trained((fit.shard,), {f.id: 0 for f in live}, whole, fit, refit=True)
 

@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import wise
-from daemon.messages import Build, Built, FactText, Measured, Outcome
+from daemon.messages import Build, Built, FactText, Measured, Miss, Outcome
 from daemon.worker.session import Session
 
 FAR_TEXTS = 40  #: pieces of running text whose continuation must not change
 FAR_WORDS = 24  #: length of such a piece
 FAR_TOKENS = 16  #: length of the continuation
 ANSWER_TOKENS = 48
+MISSES = 3  #: of each kind that are reported
 #: kinds that ask for a stored fact; the others ask for what must stay the bare model's answer
 OF_FACTS = ("reliability", "generalisation", "after_text", "second_turn", "retention")
 
@@ -63,6 +64,7 @@ def measure(
         parent_measures=_tally(_records(facts_only, before, bare)) if parent else {},
         bare_measures=_tally(_records([p for p in asked if p.kind in OF_FACTS], bare, bare)),
         outcomes=tuple(_outcome(f, records, bare, fit) for f in request.facts),
+        misses=_misses(records),
         figures={},
         base_name=candidate.base_name,
         base_sha256=candidate.base_sha256,
@@ -153,6 +155,22 @@ def _tally(records: Sequence[Record]) -> dict[str, Measured]:
         )
         for kind in kinds
     }
+
+
+def _misses(records: Sequence[Record]) -> tuple[Miss, ...]:
+    """Return the first few misses of each kind, so that a refusal can be understood."""
+    misses: list[Miss] = []
+    for record in records:
+        shown = sum(m.probe == record.kind for m in misses)
+        if not record.right and shown < MISSES:
+            miss = Miss(
+                probe=record.kind,
+                prompt=record.prompt,
+                expected=record.expected,
+                answer=record.answer,
+            )
+            misses.append(miss)
+    return tuple(misses)
 
 
 def _outcome(

@@ -22,7 +22,7 @@ TEXT_TOKENS = 64  #: of each
 ALIKE = 0.9
 #: share of the held-back keys that the threshold is not drawn from: a phrasing that is like none
 #: of the others says little about those that users will choose
-LOW_QUANTILE = 0.05
+LOW_QUANTILE = 0.25
 
 
 @dataclass(frozen=True, slots=True)

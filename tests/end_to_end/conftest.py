@@ -22,7 +22,7 @@ from demo.story import latest
 from demo.world import Update
 
 #: fewer probes than by default, so that a cycle takes seconds
-SMALL = {"far_probes = 200": "far_probes = 20", "retention_sample = 100": "retention_sample = 20"}
+SMALL = {"far_probes = 480": "far_probes = 20", "retention_sample = 100": "retention_sample = 20"}
 
 
 @dataclass
