@@ -18,7 +18,7 @@ from wise.shard import Shard
 from wise.site import Site
 from wise.upper import is_last, logits, widen
 
-ROWS = 2048  #: positions that go through the head at once; bounds the logits' memory
+ROWS = 1024  #: positions that go through the head at once; bounds the logits' memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +108,18 @@ class Problem:
             inputs = at.inputs[:, shard.columns]
             changed = at.hidden[at.row, at.place] + inputs @ shard.delta.T
             changed.requires_grad_(True)
-            states = at.hidden.index_put((at.row, at.place), changed)
-            out = logits(self.model, self.site, states.to(self._dtype))[at.row, at.place]
+            out = self._logits(at, changed)
             losses = nn.functional.cross_entropy(out, at.target, reduction="none")
             (slope,) = torch.autograd.grad(losses.sum(), changed)
             yield _Pass(at, inputs, changed.detach(), out.detach(), losses.detach(), slope)
+
+    def _logits(self, at: _Positions, changed: Tensor) -> Tensor:
+        """Return the logits at the answer positions, (n, vocabulary)."""
+        if self._alone:  # no gathering: an index's gradient would cost as much as the head's
+            states = changed.unsqueeze(1).to(self._dtype)
+            return logits(self.model, self.site, states).squeeze(1)
+        states = at.hidden.index_put((at.row, at.place), changed).to(self._dtype)
+        return logits(self.model, self.site, states)[at.row, at.place]
 
     def _narrowed(self, at: _Positions, only: Tensor) -> _Positions:
         """Leave out positions of other examples; whole batches stay where positions mix."""

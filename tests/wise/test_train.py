@@ -136,7 +136,7 @@ def test_a_look_at_some_examples_is_that_part_of_the_whole(llama: Any, tokenizer
         whole = problem.judge(zero)
         if layer == 2:  # below, sequences of a batch are looked at together
             torch.testing.assert_close(part.losses + rest.losses, whole.losses)
-            torch.testing.assert_close(part.pull + rest.pull, whole.pull)
+            torch.testing.assert_close(part.pull + rest.pull, whole.pull, rtol=1e-3, atol=1e-3)
             assert part.margin.isinf().tolist() == (~only).tolist()
         torch.testing.assert_close(part.losses[only], whole.losses[only])
 
