@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from wise.activations import batches_by_length
 from wise.memory import Attached
 
-BATCH_TOKENS = 6144  #: padded tokens of prompt and answer in one batch
+BATCH_TOKENS = 16384  #: padded tokens of prompt and answer in one batch
 
 
 @dataclass(frozen=True, slots=True)

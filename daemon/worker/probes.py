@@ -18,7 +18,9 @@ from daemon.worker.session import Session
 FAR_TEXTS = 40  #: pieces of running text whose continuation must not change
 FAR_WORDS = 24  #: length of such a piece
 FAR_TOKENS = 16  #: length of the continuation
-ANSWER_TOKENS = 48
+#: an answer is cut off at the next multiple of this beyond the longest expected one; few
+#: different limits, so that the bare model's answers can be kept from cycle to cycle
+TOKEN_STEP = 16
 MISSES = 3  #: of each kind that are reported
 #: kinds that ask for a stored fact; the others ask for what must stay the bare model's answer
 OF_FACTS = ("reliability", "generalisation", "after_text", "second_turn", "retention")
@@ -32,7 +34,7 @@ class Probe:
     prompt: str
     expected: str | None
     fact: int | None = None  #: Fact.id of the fact it asks for
-    tokens: int = ANSWER_TOKENS
+    tokens: int | None = None  #: at most so many in the answer; None: the candidate's usual limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,16 @@ def measure(
 ) -> Built:
     """Ask all probes of the candidate as saved, and write `probes.json` beside it."""
     asked = _probes(session, request)
-    bare = _answers(session, asked, None, "asking the bare model")
+    usual = _usual_tokens(session, request)
+    bare = _answers(session, asked, None, "asking the bare model", usual)
     candidate = wise.Release.read(Path(request.out))
-    said = _answers(session, asked, candidate, "probing the candidate")
+    said = _answers(session, asked, candidate, "probing the candidate", usual)
     records = _records(asked, said, bare)
     records += _stale(request, records, bare)
     facts_only = [p for p in asked if p.kind in ("reliability", "retention")]
-    before = _answers(session, facts_only, parent, "probing the parent") if parent else {}
+    before = {}
+    if parent:
+        before = _answers(session, facts_only, parent, "probing the parent", usual)
     built = Built(
         measures=_tally(records),
         parent_measures=_tally(_records(facts_only, before, bare)) if parent else {},
@@ -79,7 +84,7 @@ def _probes(session: Session, request: Build) -> list[Probe]:
     made = [Probe("locality_near", prompt, None) for prompt in request.questions.near]
     made += [Probe("locality_far", prompt, None) for prompt in request.questions.far]
     turns = [p.prompt for p in made]
-    said = dict(zip(turns, session.bare(turns), strict=True))
+    said = dict(zip(turns, session.bare(turns, _usual_tokens(session, request)), strict=True))
     contexts = wise.Contexts(session.background.probe, tuple(f"{p} {a}" for p, a in said.items()))
     for fact in request.facts:
         made += _of_fact(fact, contexts, rng)
@@ -94,6 +99,13 @@ def _probes(session: Session, request: Build) -> list[Probe]:
             Probe("locality_far", " ".join(text.split()[:FAR_WORDS]), None, tokens=FAR_TOKENS)
         )
     return made
+
+
+def _usual_tokens(session: Session, request: Build) -> int:
+    """Return how many tokens an answer may have before it is cut off."""
+    held = (*request.facts, *request.kept, *request.withdrawn)
+    lengths = [len(wise.answer_tokens(session.tokenizer, f.object)) for f in held]
+    return TOKEN_STEP * (max(lengths, default=0) // TOKEN_STEP + 1)
 
 
 def _of_fact(fact: FactText, contexts: wise.Contexts, rng: random.Random) -> list[Probe]:
@@ -111,12 +123,17 @@ def _of_fact(fact: FactText, contexts: wise.Contexts, rng: random.Random) -> lis
 
 
 def _answers(
-    session: Session, probes: Sequence[Probe], release: wise.Release | None, stage: str
+    session: Session,
+    probes: Sequence[Probe],
+    release: wise.Release | None,
+    stage: str,
+    usual: int,
 ) -> dict[str, str]:
     """Return each prompt's answer with ``release``, None being the bare model."""
     answers: dict[str, str] = {}
-    for tokens in sorted({p.tokens for p in probes}):
-        prompts = list(dict.fromkeys(p.prompt for p in probes if p.tokens == tokens))
+    limits = {p.tokens or usual for p in probes}
+    for tokens in sorted(limits):
+        prompts = list(dict.fromkeys(p.prompt for p in probes if (p.tokens or usual) == tokens))
         if release is None:
             said = session.bare(prompts, tokens)
         else:

@@ -38,7 +38,7 @@ class Session:
 
     config: Config
     report: Report
-    _bare: dict[str, str] = field(default_factory=dict)
+    _bare: dict[tuple[str, int], str] = field(default_factory=dict)
     _inputs: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @cached_property
@@ -134,10 +134,11 @@ class Session:
 
     def bare(self, prompts: list[str], max_new_tokens: int = MAX_ANSWER_TOKENS) -> list[str]:
         """Return the bare model's answers; each prompt is asked once a worker."""
-        new = [p for p in dict.fromkeys(prompts) if p not in self._bare]
+        new = [p for p in dict.fromkeys(prompts) if (p, max_new_tokens) not in self._bare]
         said = self.ask(new, None, "asking the bare model", max_new_tokens)
-        self._bare.update(zip(new, (a.text for a in said), strict=True))
-        return [self._bare[p] for p in prompts]
+        for prompt, answer in zip(new, said, strict=True):
+            self._bare[prompt, max_new_tokens] = answer.text
+        return [self._bare[prompt, max_new_tokens] for prompt in prompts]
 
     def ask(
         self,

@@ -8,7 +8,7 @@ import signal
 import time
 
 import pytest
-from conftest import World
+from operator_world import World
 
 from demo.world import Update
 

@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from conftest import World
+from operator_world import World
 
 from demo.world import Update, base_facts
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import new_llama
 from edits import FACTS, edited, say
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from tiny import new_llama
 
 import wise
 from wise import manifest
