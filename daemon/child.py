@@ -104,9 +104,12 @@ class Worker:
 
     def _died(self, process: subprocess.Popen[str]) -> WorkerError:
         code = process.wait()
-        tail = self._log.read_bytes()[-TAIL_BYTES:].decode("utf-8", "replace").strip()
+        with self._log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL_BYTES))
+            tail = log.read().decode("utf-8", "replace").strip()
         last = tail.splitlines()[-1] if tail else "no last words"
         self._process = None
+        _close(process)
         return WorkerError(
             "worker.died", f"the worker ended with code {code}: {last}", hint=f"see {self._log}"
         )
@@ -119,16 +122,19 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        for pipe in (process.stdin, process.stdout):
-            if pipe is not None:
-                pipe.close()
+        _close(process)
+
+
+def _close(process: subprocess.Popen[str]) -> None:
+    """Close the pipe to an ended worker; `_pump` closes the one from it at its end."""
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
 
 
 def _pump(stdout: IO[str], replies: queue.Queue[str | None]) -> None:
     """Hand lines on; None at the end. One reader a process, so a request can time out."""
-    try:
+    with stdout:
         for line in stdout:
             replies.put(line)
-    except ValueError:  # closed by kill()
-        pass
     replies.put(None)

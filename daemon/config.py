@@ -96,7 +96,6 @@ class Daemon(_Section):
     """How the service runs."""
 
     cycle_interval_seconds: Annotated[float, Field(gt=0)] = 60
-    shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 30
     build_budget_minutes: Annotated[float, Field(gt=0)] = 60
     max_attempts: Positive = 3
     keep_releases: Positive = 10
@@ -105,7 +104,7 @@ class Daemon(_Section):
 class Relation(_Section):
     """One relation: how it is recognised in text and how the model is asked for it."""
 
-    single_valued: bool = True
+    single_valued: Literal[True] = True  #: a newer object replaces the older one
     prompts: Annotated[tuple[str, ...], Field(min_length=1)]
     held_out: tuple[str, ...] = ()
     patterns: tuple[str, ...] = ()
@@ -162,13 +161,15 @@ def load(path: Path) -> Config:
     """Read and check a configuration; raises UsageError that lists every problem."""
     try:
         text = path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8: {error}") from error
     except OSError as error:
         raise UsageError(
             f"{path}: {error.strerror}", hint="make a state folder first: wised init DIR"
         ) from error
     try:
         return Config.model_validate(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not TOML: {error}") from error
     except ValidationError as error:
         problems = [_problem(path, text, e) for e in error.errors()]

@@ -16,6 +16,7 @@ from pathlib import Path
 from daemon import questions, releases
 from daemon.child import WorkerError
 from daemon.config import Config
+from daemon.errors import Conflict, IntegrityError, Refused
 from daemon.messages import Build, Built, FactText, Measured
 from daemon.publish import publish, workplace
 from daemon.questions import Slot
@@ -58,51 +59,70 @@ def cycle(
     """Run one cycle; None when nothing waits. Raises WorkerError only for a shutdown."""
     if (waiting := promote_waiting(state, store, config, clock())) is not None:
         return waiting
-    plan = make_plan(store, config, clock())
+    with store.write():
+        plan = make_plan(store, config, clock())
     if plan is None:
         return None
-    return _run(state, store, config, build, clock, plan)
+    folder = workplace(state.releases, plan.number)
+    try:
+        return _run(state, store, config, build, clock, plan, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def promote_waiting(state: State, store: Store, config: Config, now: datetime) -> Done | None:
-    """Promote a verified candidate that a crash or a hold kept back; refuse it when outgrown."""
+    """Promote a verified candidate that a crash or a hold kept back."""
     for release in releases.all_releases(store):
-        if release.state != "verified":
-            continue
-        if release.parent == releases.promoted(store).number:
-            return _promote(state, store, config, release.number, (), 0, now)
-        with store.write():
-            store.transition("release", release.number, "refuse", now, "its parent was replaced")
-            _give_back(store, release.batch_id, "the release it grew from was replaced", now)
+        if release.state == "verified":
+            return _promote(state, store, config, release.number, 0, now)
     return None
 
 
 def make_plan(store: Store, config: Config, now: datetime) -> Plan | None:
-    """Take the approved facts, oldest first and one a slot, into a new batch."""
+    """Take the approved facts, oldest first and one a slot, into a new batch.
+
+    Inside a transaction. Of two approved facts of one slot the later asserted one counts.
+    """
     parent = releases.promoted(store).number
     live = facts.of_release(store, parent)
     new: dict[str, Fact] = {}
-    for fact in facts.in_states(store, ("approved",)):
-        if len(new) < config.wise.batch_max_facts or fact.slot_key in new:
+    for fact in _one_a_slot(store, now):
+        if len(new) < config.wise.batch_max_facts:
             new[fact.slot_key] = fact
     withdrawn = tuple(f for f in live if f.state != "promoted" or f.slot_key in new)
-    if not new and not withdrawn:
-        return None
-    row = store.one("SELECT coalesce(max(number), 0) AS last FROM release")
+    row = store.one(
+        "SELECT coalesce(max(number), 0) AS last,"
+        " coalesce(sum(state = 'refused' AND parent = ?), 0) AS refused FROM release",
+        parent,
+    )
     assert row is not None
+    if not new and (not withdrawn or row["refused"] >= config.daemon.max_attempts):
+        return None  # a release that only forgets is not tried for ever
     number = row["last"] + 1
-    with store.write():
-        batch = {"state": "building", "created_at": timestamp(now)}
-        batch_id = store.insert("batch", batch)
-        for fact in new.values():
-            store.transition("fact", fact.id, "batch", now, batch_id=batch_id)
-        candidate = {"number": number, "state": "building", "parent": parent}
-        candidate |= {"batch_id": batch_id, "created_at": timestamp(now)}
-        store.table("release").insert(candidate)
-        data = {"to": "building", "parent": parent, "batch": batch_id, "facts": len(new)}
-        store.event("release.plan", f"release:{number}", data, now)
+    batch_id = store.insert("batch", {"state": "building", "created_at": timestamp(now)})
+    for fact in new.values():
+        store.transition("fact", fact.id, "batch", now, batch_id=batch_id)
+    candidate = {"number": number, "state": "building", "parent": parent}
+    candidate |= {"batch_id": batch_id, "created_at": timestamp(now)}
+    store.insert("release", candidate)
+    data = {"to": "building", "parent": parent, "batch": batch_id, "facts": len(new)}
+    store.event("release.plan", f"release:{number}", data, now)
     kept = tuple(f for f in live if f not in withdrawn)
     return Plan(batch_id, number, parent, tuple(new.values()), kept, withdrawn)
+
+
+def _one_a_slot(store: Store, now: datetime) -> list[Fact]:
+    """Return the approved facts, oldest first; of one slot only the latest, the others give way."""
+    latest: dict[str, Fact] = {}
+    for fact in facts.in_states(store, ("approved",)):
+        held = latest.get(fact.slot_key)
+        if held is None:
+            latest[fact.slot_key] = fact
+            continue
+        older, newer = sorted((held, fact), key=lambda f: (f.asserted_at, f.id))
+        store.transition("fact", older.id, "supersede", now, f"fact {newer.id} is newer")
+        latest[fact.slot_key] = newer
+    return sorted(latest.values(), key=lambda f: f.id)
 
 
 def _run(
@@ -112,11 +132,12 @@ def _run(
     build: BuildCandidate,
     clock: Callable[[], datetime],
     plan: Plan,
+    folder: Path,
 ) -> Done:
     """Build and judge until the candidate passes, is refused, or nothing is left of it."""
     set_aside = 0
     for attempt in range(config.gate.max_rebuilds + 1):
-        folder = workplace(state.releases, plan.number)
+        workplace(state.releases, plan.number)
         try:
             built = build(request(state, store, config, plan, folder))
         except WorkerError as error:
@@ -134,10 +155,9 @@ def _run(
             return _refuse(store, plan, built, (why,), set_aside, clock())
     verdict = verdict_on(built, config)
     if verdict.outcome is not GateOutcome.PASSED:
-        shutil.rmtree(folder, ignore_errors=True)
         return _refuse(store, plan, built, _explained(verdict, built), set_aside, clock())
     _publish(state, store, config, plan, built, folder, clock())
-    return _promote(state, store, config, plan.number, (), set_aside, clock())
+    return _promote(state, store, config, plan.number, set_aside, clock())
 
 
 def request(state: State, store: Store, config: Config, plan: Plan, folder: Path) -> Build:
@@ -273,21 +293,30 @@ def _publish(
 
 
 def _promote(
-    state: State,
-    store: Store,
-    config: Config,
-    number: int,
-    reasons: tuple[str, ...],
-    set_aside: int,
-    now: datetime,
+    state: State, store: Store, config: Config, number: int, set_aside: int, now: datetime
 ) -> Done:
+    """Promote a verified candidate, keep it waiting for a hold, or refuse it when it can't be."""
     release = releases.get(store, number)
-    new = len(facts.of_batch(store, release.batch_id)) if release.batch_id else 0
     if "promote" in releases.holds(store):
         return Done("verified", number, ("promotion is on hold",), 0, set_aside)
-    releases.promote(state, store, number, now, "passed the gate")
+    try:
+        releases.promote(state, store, number, now, "passed the gate", after=release.parent)
+    except (Conflict, Refused, IntegrityError) as error:
+        return _withdraw(store, release, str(error), now)
     releases.prune(state, store, config.daemon.keep_releases, now)
-    return Done("promoted", number, reasons, new - set_aside, set_aside)
+    new = facts.of_batch(store, release.batch_id) if release.batch_id else []
+    return Done("promoted", number, (), sum(f.state == "promoted" for f in new), set_aside)
+
+
+def _withdraw(store: Store, release: releases.Release, why: str, now: datetime) -> Done:
+    """Refuse a verified candidate that events have overtaken; its facts are approved again."""
+    with store.write():
+        store.transition("release", release.number, "refuse", now, why)
+        if release.batch_id is not None:
+            for fact in facts.of_batch(store, release.batch_id):
+                if fact.state == "verified":
+                    store.transition("fact", fact.id, "return", now, why)
+    return Done("refused", release.number, (why,))
 
 
 def _refuse(
@@ -325,14 +354,6 @@ def _failed(store: Store, config: Config, plan: Plan, error: WorkerError, now: d
     if stopped:
         raise error
     return Done("failed", plan.number, (str(error),))
-
-
-def _give_back(store: Store, batch: int | None, reason: str, now: datetime) -> None:
-    if batch is None:
-        return
-    for fact in facts.of_batch(store, batch):
-        if fact.state == "verified":
-            store.transition("fact", fact.id, "return", now, reason)
 
 
 def _measures(built: Built) -> str:

@@ -22,14 +22,13 @@ def _shorten(logger: object, method: str, event: Any) -> Any:
 
 
 def setup(folder: Path) -> Any:
-    """Return the logger; lines go to the file, and to standard error when it is no terminal."""
+    """Return the logger; lines go to the file and to standard error."""
     file = (folder / FILE).open("a", encoding="utf-8", buffering=1)
     logging.getLogger("apscheduler").setLevel(logging.WARNING)
 
     def write(logger: object, method: str, line: Any) -> str:
         file.write(f"{line}\n")
-        if not sys.stderr.isatty():
-            sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{line}\n")
         raise structlog.DropEvent
 
     structlog.configure(

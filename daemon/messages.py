@@ -34,7 +34,7 @@ class Questions(_Message):
     fit: tuple[Question, ...] = ()  #: for the space that the router compares keys in
     calibrate: tuple[Question, ...] = ()  #: negatives for its threshold
     near: tuple[str, ...] = ()  #: probes: a batch's subject or relation, but another slot
-    far: tuple[str, ...] = ()  #: probes: another subject and another relation
+    far: tuple[str, ...] = ()  #: probes: as little related to the batch as there are
 
 
 class Embed(_Message):

@@ -135,8 +135,8 @@ import wise
 memory = wise.load(model, "path/to/this/folder")
 ```
 
-Shares by free greedy generation, exact match of the whole answer, on prompts that were not
-trained (`probes.json` has each prompt and answer):
+Shares by free greedy generation, exact match of the whole answer (`probes.json` has each prompt
+and answer). Reliability and retention ask the edit prompt; the others prompts that no training saw:
 
 | probe | this release | parent | bare model |
 |---|---|---|---|

@@ -63,8 +63,9 @@ def choose(
         groups[group(slot)].append(slot)
     near = _near(groups["probe"], new)
     used = {slot.subject for slot in new} | {slot.relation for slot in new}
-    others = [s for s in groups["probe"] if s not in near and s.subject not in used]
-    others = (others + [s for s in groups["probe"] if s not in near and s not in others])[:far]
+    rest = [s for s in groups["probe"] if s not in near]
+    # The least related first: a large batch leaves few slots that share nothing with it.
+    others = sorted(rest, key=lambda s: (s.subject in used) + (s.relation in used))[:far]
     return Questions(
         fit=tuple(_question(relations, s) for s in groups["fit"][:FIT]),
         calibrate=tuple(_question(relations, s) for s in groups["calibrate"][:CALIBRATE]),

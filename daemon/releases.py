@@ -99,8 +99,20 @@ def check_files(state: State, release: Release) -> None:
         raise IntegrityError(f"release {release.number}: its manifest is not the published one")
 
 
-def promote(state: State, store: Store, number: int, now: datetime, reason: str) -> None:
+def promote(
+    state: State,
+    store: Store,
+    number: int,
+    now: datetime,
+    reason: str,
+    *,
+    after: int | None = None,
+    then_hold: str | None = None,
+) -> None:
     """Let release ``number`` answer from now on, whatever answers now.
+
+    ``after`` is the release that must answer until then, and no hold be set (the daemon's own
+    promotions); ``then_hold`` sets a hold on promotion in the same transaction.
 
     Raises Conflict when it is in no state to, Refused when it holds a retracted fact,
     IntegrityError when its files were changed. One transaction moves the pointer and all facts.
@@ -110,8 +122,21 @@ def promote(state: State, store: Store, number: int, now: datetime, reason: str)
         raise Conflict(f"release {number} is {release.state}; it can't be promoted")
     check_files(state, release)
     with store.write():
+        if after is not None:
+            _check_unattended(store, after)
         _move_pointer(store, number, now, reason)
+        if then_hold is not None:
+            hold(store, "promote", then_hold, now)
     relink(state, store)
+
+
+def _check_unattended(store: Store, after: int) -> None:
+    """Raise Conflict when a person has moved the pointer or set a hold in the meantime."""
+    current = promoted(store).number
+    if current != after:
+        raise Conflict(f"release {current} answers by now, not {after}")
+    if "promote" in holds(store):
+        raise Conflict("promotion is on hold")
 
 
 def _move_pointer(store: Store, number: int, now: datetime, reason: str) -> None:
@@ -166,9 +191,8 @@ def rollback(state: State, store: Store, to: int | None, now: datetime, reason: 
             raise NotFound("the bare model answers: there is no release before it")
     if get(store, to).state == "promoted":
         return to
-    promote(state, store, to, now, reason)
-    with store.write():
-        hold(store, "promote", f"rolled back to release {to}: {reason}", now)
+    why = f"rolled back to release {to}: {reason}"
+    promote(state, store, to, now, reason, then_hold=why)
     return to
 
 
@@ -202,9 +226,9 @@ def prune(state: State, store: Store, keep: int, now: datetime) -> list[int]:
     views = [
         ReleaseView(r.number, r.state, r.pinned)
         for r in all_releases(store)
-        if r.state in ("promoted", "previous", "retained", "refused")
+        if r.state in ("promoted", "previous", "retained") and r.folder
     ]
-    gone = [n for n in prunable(views, keep) if get(store, n).state in ("retained", "refused")]
+    gone = [n for n in prunable(views, keep) if get(store, n).state == "retained"]
     for number in gone:
         folder = folder_of(state, get(store, number))
         with store.write():
@@ -249,9 +273,10 @@ def _drop_unfinished(store: Store, now: datetime) -> list[str]:
 
 def _tidy_folders(state: State, store: Store) -> list[str]:
     known = {r.folder for r in all_releases(store) if r.folder and r.state != "pruned"}
+    pruned = {r.folder for r in all_releases(store) if r.state == "pruned"}
     done = []
     for path in sorted(state.releases.iterdir()):
-        if path.name.startswith(TEMPORARY):
+        if path.name.startswith(TEMPORARY) or path.name in pruned:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name not in known and not path.name.startswith(ASIDE):
             path.rename(_free_name(state.releases, f"{ASIDE}{path.name}"))
@@ -274,11 +299,10 @@ def _fall_back(
         if release.state not in ("previous", "retained"):
             continue
         try:
-            promote(state, store, release.number, now, f"release {broken.number} is damaged")
+            why = f"release {broken.number} is damaged"
+            promote(state, store, release.number, now, why, then_hold=str(error))
         except (IntegrityError, Refused):
             continue
-        with store.write():
-            hold(store, "promote", str(error), now)
         return f"{error}; went back to release {release.number}"
     raise error
 

@@ -18,6 +18,7 @@ from daemon import polling, progress, releases
 from daemon.child import Worker, WorkerError
 from daemon.config import Config
 from daemon.cycle import Done, cycle
+from daemon.errors import WisedError
 from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded
 from daemon.state import State
 from daemon.store import Store
@@ -209,7 +210,7 @@ def _step(service: Service, due: dict[str, threading.Event]) -> None:
         try:
             if act() and stage == "edit":
                 due[stage].set()  # a backlog is worked off without waiting for the next flag
-        except WorkerError as error:
-            if error.code == "worker.stopped":
+        except WisedError as error:
+            if service.stop.is_set():
                 return
             service.log.error("work.failed", stage=stage, error=str(error), hint=error.hint)

@@ -126,16 +126,19 @@ def _decide(store: Store, config: Config, index: _Index, fact: Fact, answer: str
         return Finding("duplicate", f"says the same as fact {earlier[-1].id}", earlier[-1].id)
     slot = [f for f in facts.by_slot(store, fact.slot_key) if f.id < fact.id]
     rivals = [f for f in slot if f.state in CLAIMS_SLOT]
-    for held in [*rivals, *index.near(fact)]:
+    near = index.near(fact)
+    for held in [*rivals, *near]:
         if judge(_claim(fact), _claim(held)) is Verdict.SAME:
             return Finding("duplicate", f"says the same as fact {held.id} in other words", held.id)
     asked_otherwise = [
         f
-        for f in index.near(fact)
+        for f in near
         if f.state in CLAIMS_SLOT and f not in rivals
         if judge(_claim(fact), _claim(f)) is Verdict.CONFLICT
     ]
-    rivals += asked_otherwise
+    if asked_otherwise:  # no slot in common: nothing would withdraw the other answer
+        held = asked_otherwise[0]
+        return Finding("conflict", f"fact {held.id} answers the same prompt: {held.object!r}")
     if not rivals and answer == fact.object:
         return Finding("known", "the model answers so already")
     supersedes = []
@@ -193,7 +196,7 @@ def approve(store: Store, fact_id: int, reason: str, now: datetime) -> str:
         if fact.state == "received":
             raise Conflict(f"fact {fact_id} was not looked at yet", hint="wised run --once first")
         event = "requeue" if fact.state == "verified" else "approve"
-        state = store.transition("fact", fact_id, event, now, reason)
+        state = store.transition("fact", fact_id, event, now, reason, attempts=0)
         for held in facts.by_slot(store, fact.slot_key):
             if held.id != fact_id and held.state in CLAIMS_SLOT:
                 supersede(store, held, fact, now)

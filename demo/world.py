@@ -7,14 +7,14 @@ expected answers of its own: every answer comes from `data/`.
 from __future__ import annotations
 
 import json
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+
+from daemon.config import default_file, load
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE / "data"
 MODEL = HERE / "model"
-CONFIG = HERE.parent / "config.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,7 @@ def prose() -> list[str]:
     return [line for line in lines if len(line) >= 40]
 
 
-def phrasings(config: Path = CONFIG) -> dict[str, Phrasing]:
-    """Return the phrasings of each relation named in ``config``."""
-    relations = tomllib.loads(config.read_text("utf-8"))["relations"]
-    return {
-        name: Phrasing(tuple(r["prompts"]), tuple(r["held_out"])) for name, r in relations.items()
-    }
+def phrasings() -> dict[str, Phrasing]:
+    """Return the phrasings of each relation of the default configuration."""
+    relations = load(default_file()).relations
+    return {name: Phrasing(r.prompts, r.held_out) for name, r in relations.items()}

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from wise.generate import Answer, answer
     from wise.memory import Attached, SideMemory, attach
     from wise.merging import heal, merge, ties
+    from wise.problem import Problem
     from wise.release import Release, load
     from wise.router import Calibration, Keys, Space, calibrate, fit_space, prototypes
-    from wise.shard import Shard
+    from wise.shard import Shard, empty_shard
     from wise.site import Site, locate, weight_hash
-    from wise.train import Fit, Training, train_shard
+    from wise.train import Fit, Training, solve, train_shard
 
 _HOMES = {
     "activations": ("capture", "last_inputs"),
@@ -37,8 +38,9 @@ _HOMES = {
     "merging": ("heal", "merge", "ties"),
     "release": ("Release", "load"),
     "router": ("Calibration", "Keys", "Space", "calibrate", "fit_space", "prototypes"),
-    "shard": ("Shard",),
-    "train": ("Fit", "Training", "train_shard"),
+    "problem": ("Problem",),
+    "shard": ("Shard", "empty_shard"),
+    "train": ("Fit", "Training", "solve", "train_shard"),
 }
 __all__ = [
     "Answer",
@@ -51,6 +53,7 @@ __all__ = [
     "Fact",
     "Fit",
     "Keys",
+    "Problem",
     "Release",
     "Shard",
     "SideMemory",
@@ -65,6 +68,7 @@ __all__ = [
     "attach",
     "calibrate",
     "capture",
+    "empty_shard",
     "examples",
     "fit_space",
     "heal",
@@ -74,6 +78,7 @@ __all__ = [
     "merge",
     "piece",
     "prototypes",
+    "solve",
     "ties",
     "train_shard",
     "weight_hash",

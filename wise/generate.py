@@ -89,6 +89,6 @@ def _answer_batch(
     cosine, fact = seen[0].cosine[:, -1].tolist(), seen[0].nearest[:, -1].tolist()
     # NOTE: a span that began inside the prompt may end before the answer; only what the answer's
     # own tokens were given counts.
-    routed = torch.stack([seen[0].active[:, -1], *(s.active[:, -1] for s in seen[1:])]).any(0)
+    routed = torch.stack([s.active[:, -1] for s in seen]).any(0)
     rows = zip(texts, cosine, fact, routed.tolist(), strict=True)
     return [Answer(text, c, f if f >= 0 else None, r) for text, c, f, r in rows]

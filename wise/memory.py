@@ -61,7 +61,7 @@ class RoutedMemory(nn.Module):
     vectors: Tensor
     key_fact: Tensor
 
-    def __init__(self, main: nn.Module, memory: SideMemory, site: Site) -> None:
+    def __init__(self, main: nn.Module, memory: SideMemory) -> None:
         super().__init__()
         self.main = main
         self.threshold = memory.threshold
@@ -77,9 +77,11 @@ class RoutedMemory(nn.Module):
             "key_fact": memory.keys.fact,
         }.items():
             self.register_buffer(name, value.to(device), persistent=False)
-        self._shards = [
-            (s.columns.to(device), s.delta.to(device, torch.float32)) for s in memory.shards
-        ]
+        self._count = len(memory.shards)
+        for index, shard in enumerate(memory.shards):
+            here = shard.to(device)
+            self.register_buffer(f"columns_{index}", here.columns, persistent=False)
+            self.register_buffer(f"delta_{index}", here.delta, persistent=False)
         self.on = True
         self.decisions: list[Decision] | None = None
         self._scored: Tensor | None = None
@@ -93,11 +95,13 @@ class RoutedMemory(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Map (batch, width, d_in) to (batch, width, d_out)."""
         out: Tensor = self.main(inputs)
-        if not self.on or not self._shards:
+        if not self.on or not self._count:
             return out
         fact, active = self._decide(inputs)
         shard = self.shard_of[fact.clamp(min=0)]
-        for index, (columns, delta) in enumerate(self._shards):
+        for index in range(self._count):
+            columns = self.get_buffer(f"columns_{index}")
+            delta = self.get_buffer(f"delta_{index}").float()
             here = (active & (shard == index)).unsqueeze(-1)
             change = (inputs[..., columns].float() @ delta.T).to(out.dtype)
             out = torch.where(here, out + change, out)
@@ -111,6 +115,7 @@ class RoutedMemory(nn.Module):
         if scored is None or scored.shape != cosine.shape:
             scored = torch.ones_like(cosine, dtype=torch.bool)
             scored[:, 0] = False  # NOTE: the attention sink's activations swamp any comparison
+        scored = scored.to(cosine.device)
         cosine = cosine.masked_fill(~scored, -1.0)
         fired = scored & (cosine >= self.threshold)
         fact, active = self._hold(nearest, fired)
@@ -134,6 +139,7 @@ class RoutedMemory(nn.Module):
             left = torch.where(last < 0, 0, left)
         if self._cache is not None:
             self._carry[self._cache] = _Carry(fact[:, -1], (left[:, -1] - 1).clamp(min=0))
+            self._cache = None  # a strong reference would keep the whole KV cache alive
         return fact, left > 0
 
 
@@ -155,7 +161,7 @@ class Attached:
         self._main = model.get_submodule(site.module)
         if isinstance(self._main, RoutedMemory):
             raise ValueError("this model already has a side memory: detach it first")
-        self.module = RoutedMemory(self._main, memory, site)
+        self.module = RoutedMemory(self._main, memory)
         setattr(self._parent, self._name, self.module)
         body = getattr(model, str(getattr(model, "base_model_prefix", "")), model)
         self._hook = body.register_forward_pre_hook(self._before, with_kwargs=True)

@@ -16,7 +16,7 @@ from wise.activations import Activations, capture
 from wise.facts import Example
 from wise.shard import Shard
 from wise.site import Site
-from wise.upper import is_last, logits, widen
+from wise.upper import is_last, logits, require_additive, widen
 
 ROWS = 1024  #: positions that go through the head at once; bounds the logits' memory
 
@@ -66,6 +66,8 @@ class Problem:
         self.device, self._dtype = weight.device, weight.dtype
         self._alone = is_last(model, site)
         sequences = [e.inputs for e in examples]
+        if sequences:
+            require_additive(model, site, sequences[0])
         found = [self._positions(batch) for batch in capture(model, site, sequences)]
         self._batches = [p for f in found for p in (_split(f) if self._alone else [f])]
 

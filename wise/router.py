@@ -2,8 +2,8 @@
 
 A fact's *key* is what enters the edited matrix at the last token of a prompt that asks for it. The
 router compares a position with all keys by cosine, after centring and scaling each input dimension
-by its spread over many questions. Of 1,800 near misses none passed and .999 of unseen phrasings
-did (docs/decisions.md compares it with learned projections).
+by its spread over many questions. At the highest calibration negative .998 of
+unseen phrasings pass and no near miss does (docs/decisions.md compares it with projections).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Calibration:
     threshold: float  #: cosine from which a position is routed to the side memory
     negatives: int  #: positions that must not fire; neither the space nor a probe saw them
     highest_negative: float
-    lowest_key: float  #: what nearly all held-back keys of the stored facts reach
+    lowest_key: float  #: what most held-back keys of the stored facts reach
     false_fire: float  #: share of the negatives above the threshold
     false_fire_bound: float  #: 95 % upper bound on the true rate (rule of three when none fired)
 

@@ -89,6 +89,7 @@ def solve(problem: Problem, start: Shard, how: Training, report: Report | None =
             best = (descent.shard, whole)
         else:  # what rested has slipped further than the rest has gained
             descent.shard, whole, descent.step = *best, descent.step / 2
+            descent.velocity = torch.zeros_like(descent.velocity)
         if done >= how.at_least and float(whole.margin.min()) >= how.margin:
             break
         only = whole.losses > COMFORTABLE
@@ -113,7 +114,7 @@ def _step(
     moved = how.momentum * descent.velocity - descent.step * push
     trial = Shard(descent.shard.columns, descent.shard.delta + moved)
     found = problem.judge(trial, only)
-    if found.loss > descent.at.loss:
+    if not found.loss <= descent.at.loss:  # also when it is not a number
         descent.step /= 2
         descent.velocity = torch.zeros_like(moved)
     else:

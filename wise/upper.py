@@ -6,12 +6,14 @@ that hands out the given states; so every family's final norm, head and soft-cap
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from wise.activations import capture
+from wise.errors import UnsupportedModel
 from wise.site import Site
 
 
@@ -40,6 +42,34 @@ def _from_states(model: nn.Module, site: Site, states: Tensor) -> Iterator[None]
     finally:
         for i, layer in enumerate(kept):
             layers[i] = layer
+
+
+def require_additive(model: nn.Module, site: Site, sequence: Sequence[int]) -> None:
+    """Raise UnsupportedModel unless what the edited matrix adds arrives unchanged after the layer.
+
+    Some families norm the MLP's output before they add it (Gemma 2 and 3) or flatten it (OPT).
+    """
+    shift = torch.linspace(-1, 1, site.d_out)
+
+    def states(change: float) -> tuple[Tensor, Tensor]:
+        def add(module: nn.Module, args: object, out: Tensor) -> Tensor:
+            return out + change * shift.to(out)
+
+        handle = model.get_submodule(site.module).register_forward_hook(add)
+        try:
+            (found,) = capture(model, site, [sequence])
+        finally:
+            handle.remove()
+        return found.inputs, found.hidden
+
+    (inputs, before), (_, after) = states(0.0), states(1.0)
+    moved = (after - before).float().cpu()
+    size = float(before.float().abs().max()) + 1.0
+    if inputs.dim() != 3 or not torch.allclose(moved, shift.expand_as(moved), atol=1e-2 * size):
+        raise UnsupportedModel(
+            f"{type(model).__name__} does not add {site.module} straight to its residual stream",
+            hint="Llama, Mistral, Qwen, Phi-3, GPT-2, GPT-J and GPT-NeoX do",
+        )
 
 
 def is_last(model: nn.Module, site: Site) -> bool:

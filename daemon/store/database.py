@@ -14,7 +14,7 @@ from typing import Any
 from sqlite_utils import Database
 from sqlite_utils.db import Table
 
-from daemon.errors import Conflict, IntegrityError, NotFound
+from daemon.errors import Conflict, IntegrityError, NotFound, WisedError
 from daemon.store.lifecycle import next_state
 from daemon.store.schema import APPLICATION_ID, MIGRATIONS
 
@@ -45,9 +45,15 @@ class Store:
         self.db = Database(self.connection)
         try:
             self._settle(read_only)
+        except sqlite3.OperationalError as error:  # locked, unreadable, full: not damaged
+            self.close()
+            raise WisedError(f"{path}: {error}") from error
         except sqlite3.DatabaseError as error:
             self.close()
             raise IntegrityError(f"{path}: {error}", hint="restore a backup") from error
+        except BaseException:
+            self.close()
+            raise
 
     def _settle(self, read_only: bool) -> None:
         """Set and assert what durability rests on, then bring the schema up to date."""
@@ -101,10 +107,11 @@ class Store:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self.connection.execute("COMMIT")
         except BaseException:
-            self.connection.execute("ROLLBACK")
+            if self.connection.in_transaction:  # SQLite may have rolled back by itself
+                self.connection.execute("ROLLBACK")
             raise
-        self.connection.execute("COMMIT")
 
     def table(self, name: str) -> Table:
         """Return a table to insert into or update by its key."""

@@ -98,7 +98,6 @@ RELEASE: dict[tuple[str, str], str] = {
     ("promoted", "replace"): "previous",
     ("previous", "retain"): "retained",
     ("retained", "prune"): "pruned",
-    ("refused", "prune"): "pruned",
 }
 
 

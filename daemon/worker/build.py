@@ -15,9 +15,7 @@ from daemon.messages import Build, Built, FactText
 from daemon.worker import probes, routing
 from daemon.worker.routing import FactKeys
 from daemon.worker.session import Session
-from wise.problem import Problem
-from wise.shard import empty_shard
-from wise.train import Report, solve
+from wise.train import Report
 
 #: healing starts from shards that were solved already: iterations at least, and the margin (nats)
 #: that ends it; 2 nats took 55 iterations of 186 facts where 1 changed no answer
@@ -31,7 +29,7 @@ class _Trained:
 
     shards: tuple[wise.Shard, ...]
     shard_of: dict[int, int]  #: by fact id
-    problem: Problem | None  #: captured examples of the facts whose keys are new
+    problem: wise.Problem | None  #: captured examples of the facts whose keys are new
     fit: wise.Fit | None
     refit: bool  #: all keys are new, so their space may be fitted anew
 
@@ -104,20 +102,22 @@ def _train(
 
     if request.facts:
         session.report("capturing activations", 0, len(request.facts))
-        problem = Problem(session.model, session.site, _examples(session, request.facts, contexts))
+        problem = wise.Problem(
+            session.model, session.site, _examples(session, request.facts, contexts)
+        )
         site = session.site
-        empty = empty_shard(site.d_in, site.d_out, how.rho, _seed(session, request))
-        fit = solve(problem, empty, how, report("training the shard"))
+        empty = wise.empty_shard(site.d_in, site.d_out, how.rho, _seed(session, request))
+        fit = wise.solve(problem, empty, how, report("training the shard"))
         shard_of |= {f.id: len(shards) for f in request.facts}
         shards.append(fit.shard)
     if len(shards) <= session.config.wise.max_shards:
         return _Trained(tuple(shards), shard_of, problem, fit, refit=parent is None)
     live = [*request.kept, *request.facts]
     session.report("capturing activations", 0, len(live))
-    whole = Problem(session.model, session.site, _examples(session, live, contexts))
+    whole = wise.Problem(session.model, session.site, _examples(session, live, contexts))
     merged = wise.merge(shards, session.site.d_in, session.config.wise.ties_density)
     heal = replace(how, at_least=HEALING, margin=min(how.margin, HEALED_MARGIN))
-    fit = solve(whole, merged, heal, report("healing the merge"))
+    fit = wise.solve(whole, merged, heal, report("healing the merge"))
     return _Trained((fit.shard,), {f.id: 0 for f in live}, whole, fit, refit=True)
 
 
@@ -176,7 +176,7 @@ def _assemble(
     )
 
 
-def _fresh_keys(problem: Problem | None, place: dict[int, int], session: Session) -> FactKeys:
+def _fresh_keys(problem: wise.Problem | None, place: dict[int, int], session: Session) -> FactKeys:
     """Return the raw keys of the facts that were captured for this candidate."""
     if problem is None:
         none = torch.zeros(0, dtype=torch.long)

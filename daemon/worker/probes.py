@@ -155,7 +155,7 @@ def _records(
 
 def _stale(request: Build, records: Sequence[Record], bare: Mapping[str, str]) -> list[Record]:
     """Judge each new fact's edit prompt once more: an older value is worse than a wrong one."""
-    older = {f.id: set(f.replaces) | {bare[f.prompts[0]]} - {f.object} for f in request.facts}
+    older = {f.id: ({*f.replaces, bare[f.prompts[0]]} - {f.object}) for f in request.facts}
     return [
         Record("stale", r.prompt, r.expected, r.answer, r.answer not in older[r.fact], r.fact)
         for r in records

@@ -130,6 +130,8 @@ class Session:
         tokens = [self.tokenizer(p)["input_ids"] for p in new]
         rows = wise.last_inputs(self.model, self.site, tokens)
         self._inputs.update(zip(new, rows, strict=True))
+        if not prompts:
+            return torch.zeros(0, self.site.d_in)
         return torch.stack([self._inputs[p] for p in prompts])
 
     def bare(self, prompts: list[str], max_new_tokens: int = MAX_ANSWER_TOKENS) -> list[str]:

@@ -319,3 +319,61 @@ def test_old_releases_are_pruned_but_never_what_answers(state: State, store: Sto
     assert by_number[3] == "previous"
     assert by_number[1] == "pruned"
     assert not [p for p in state.releases.iterdir() if p.name.startswith("000001")]
+
+
+def test_a_candidate_with_a_retracted_fact_is_refused_and_the_rest_goes_on(
+    state: State, store: Store
+) -> None:
+    """Retracted while a hold kept the candidate back: it must neither be promoted nor block."""
+    gone, stays = add_fact(store, "Italy", "Draghi"), add_fact(store, "Peru", "Sagasti")
+    with store.write():
+        releases.hold(store, "promote", "look first", Clock()())
+    assert turn(state, store, Builder()) == "verified"
+    with store.write():
+        store.transition("fact", gone, "retract", Clock()(), "wrong")
+        releases.unhold(store, "promote", Clock()())
+    assert turn(state, store, Builder()) == "refused"
+    assert turn(state, store, Builder()) == "promoted"
+    assert held(store) == ["Sagasti"]
+    assert states(store) == {gone: "retracted", stays: "promoted"}
+
+
+def test_a_release_that_only_forgets_is_not_tried_for_ever(state: State, store: Store) -> None:
+    gone = add_fact(store, "Italy", "Draghi")
+    turn(state, store, Builder())
+    with store.write():
+        store.transition("fact", gone, "retract", Clock()(), "wrong")
+    assert [turn(state, store, Dies()) for _ in range(4)] == ["failed"] * 3 + [None]
+
+
+class Meddles(Builder):
+    """While it builds, a person goes back to the bare model."""
+
+    def __call__(self, request: Build) -> Built:
+        built = super().__call__(request)
+        folder = Path(request.out).parent.parent
+        with State(folder).store() as store:
+            releases.promote(State(folder), store, 0, Clock()(), "a person's choice")
+        return built
+
+
+def test_a_persons_choice_during_a_build_is_not_undone(state: State, store: Store) -> None:
+    add_fact(store, "Italy", "Draghi")
+    turn(state, store, Builder())
+    later = add_fact(store, "Peru", "Sagasti")
+    assert turn(state, store, Meddles()) == "refused"
+    assert releases.promoted(store).number == 0
+    assert states(store)[later] == "approved"
+
+
+def test_of_two_approved_facts_of_one_slot_the_newer_is_written(state: State, store: Store) -> None:
+    newer = add_fact(store, "Italy", "Meloni", at=Clock()())
+    older = add_fact(store, "Italy", "Draghi")
+    assert turn(state, store, Builder()) == "promoted"
+    assert states(store) == {newer: "promoted", older: "superseded"}
+
+
+def test_facts_of_a_failed_build_leave_no_temporary_folder(state: State, store: Store) -> None:
+    add_fact(store, "Italy", "Draghi")
+    turn(state, store, Dies())
+    assert list(state.releases.iterdir()) == []

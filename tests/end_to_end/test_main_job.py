@@ -109,7 +109,8 @@ def test_a_newer_value_takes_over_and_shards_are_merged(
     config = json.loads((world.state / "current" / "adapter_config.json").read_text())
     assert shown["release"]["state"] == "promoted"
     assert config["shards"] == 1
-    held = [json.loads(x) for x in (world.state / "current" / "facts.jsonl").open()]
+    lines = (world.state / "current" / "facts.jsonl").read_text("utf-8").splitlines()
+    held = [json.loads(line) for line in lines]
     assert {f["object"] for f in held} == {u.new for u in [*first[1:], *second, newer]}
     probes = json.loads((world.state / "current" / "probes.json").read_text())
     kept = [p for p in probes["probes"] if p["kind"] == "retention"]

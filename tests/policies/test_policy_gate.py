@@ -35,7 +35,7 @@ def test_measures_just_at_their_thresholds_pass():
         ("generalisation", (9499, 10000), "generalisation .949 (9499 of 10000) is under .95"),
         ("locality_near", (98, 100), "locality_near .980 (98 of 100) is under .99"),
         ("locality_far", (997, 1000), "locality_far .997 (997 of 1000) is under .998"),
-        ("retention", (0, 1), "retention .000 (0 of 1) is under .98"),
+        ("retention", (0, 2), "retention .000 (0 of 2) is under .98"),
         ("stale", (4, 1000), "stale .004 (4 of 1000) is over .003"),
         ("stale", (301, 100000), "stale .004 (301 of 100000) is over .003"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -84,3 +85,47 @@ def test_the_hash_names_the_values_whatever_their_layout_or_type(llama: Any) -> 
     with torch.no_grad():
         weight[0, 0] += 1
     assert wise.weight_hash(llama, site) != before
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        hf.Gemma2Config(**SMALL, **LLAMA_LIKE, head_dim=4),
+        hf.OPTConfig(
+            **SMALL,
+            hidden_size=8,
+            ffn_dim=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            word_embed_proj_dim=8,
+        ),
+    ],
+    ids=lambda c: c.model_type,
+)
+def test_a_family_that_can_not_be_written_to_yet_is_refused(config: Any) -> None:
+    model = hf.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    example = wise.Example(1, 0, (0, 3, 4), (5, 6))
+    with pytest.raises(wise.UnsupportedModel, match="residual stream"):
+        wise.Problem(model, wise.locate(model), [example])
+
+
+@pytest.mark.parametrize("which", range(5), ids=lambda i: FAMILIES[i][0].model_type)
+def test_a_fact_is_written_to_every_other_family(which: int) -> None:
+    """Edited, and answered through the router by free generation."""
+    torch.manual_seed(0)
+    config = copy.deepcopy(FAMILIES[which][0])
+    config.initializer_range = 0.5  # at the usual .02 a random model's states are all but zero
+    model = hf.AutoModelForCausalLM.from_config(config).eval().requires_grad_(False)
+    site = wise.locate(model)
+    prompt, answer = [2, 3, 4, 7], (9, 11, 1)
+    problem = wise.Problem(model, site, [wise.Example(1, 0, tuple(prompt), answer)])
+    how = wise.Training(rho=1.0, ridge=0.1, step=0.5, iterations=200, margin=0.05)
+    fit = wise.solve(problem, wise.empty_shard(site.d_in, site.d_out, 1.0, 0), how)
+    assert not fit.unfit
+    space = wise.Space(torch.zeros(site.d_in), torch.ones(site.d_in))
+    keys = wise.Keys(space(problem.keys), torch.tensor([0]))
+    one = torch.tensor([3]), torch.tensor([0])
+    attached = wise.attach(model, site, wise.SideMemory((fit.shard,), space, keys, *one, 0.999))
+    out = model.generate(torch.tensor([prompt]), max_new_tokens=3, do_sample=False)
+    assert out[0, len(prompt) :].tolist() == list(answer)
+    attached.detach()
