@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,7 @@ class Demo:
 
     def wised(self, *words: str) -> None:
         """Run a command as an operator does; raises when it fails."""
-        self.say(f"\n$ wised {' '.join(words)}")
+        self.say(f"\n$ wised {shlex.join(words)}")
         command = [sys.executable, "-m", "daemon.cli", "--state", str(self.state.folder), *words]
         out = None if sys.stderr.isatty() else subprocess.PIPE
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=out, text=True, check=False)
