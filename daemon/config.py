@@ -88,6 +88,7 @@ class Wise(_Section):
     ties_density: Annotated[float, Field(gt=0, le=1)] = 0.8
     background_file: str | None = None
     router_lean: Share = 0.6
+    router_floor: Share = 0.7
     false_fire: Annotated[float, Field(gt=0, lt=1)] = 0.001
     seed: int = 0
 

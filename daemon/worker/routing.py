@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -98,4 +98,6 @@ def calibrated(
     low = own.quantile(LOW_QUANTILE) if len(own) else torch.tensor(1.0)
     if earlier is not None:
         low = torch.minimum(low, torch.tensor(earlier.lowest_key))
-    return wise.calibrate(low[None], cosine, section.false_fire, section.router_lean)
+    found = wise.calibrate(low[None], cosine, section.false_fire, section.router_lean)
+    # A store that knows one subject has no negative about another: its threshold would be too low.
+    return replace(found, threshold=max(found.threshold, section.router_floor))
