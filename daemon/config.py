@@ -63,8 +63,8 @@ class Gate(_Section):
 
     min_reliability: Share = 0.98
     min_generalisation: Share = 0.95
-    min_after_text: Share = 0.95
-    min_second_turn: Share = 0.95
+    min_after_text: Share = 0.97
+    min_second_turn: Share = 0.97
     min_locality_near: Share = 0.99
     min_locality_far: Share = 0.998
     min_retention: Share = 0.98

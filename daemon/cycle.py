@@ -24,7 +24,16 @@ from daemon.state import State
 from daemon.store import Store, facts, timestamp
 from daemon.store.facts import Fact
 from ingest import ASKED
-from policies import FactResult, GateOutcome, Measure, Thresholds, Verdict, failing_facts, judge
+from policies import (
+    FactResult,
+    GateOutcome,
+    Measure,
+    Thresholds,
+    Verdict,
+    blamed_facts,
+    failing_facts,
+    judge,
+)
 
 #: hands a build request to the worker
 BuildCandidate = Callable[[Build], Built]
@@ -142,7 +151,8 @@ def _run(
             built = build(request(state, store, config, plan, folder))
         except WorkerError as error:
             return _failed(store, config, plan, error, clock())
-        failing = failing_facts(_results(built))
+        verdict = verdict_on(built, config)
+        failing = failing_facts(_results(built)) or blamed_facts(_results(built), verdict)
         if not failing:
             break
         set_aside += len(failing)
@@ -153,7 +163,6 @@ def _run(
         if attempt == config.gate.max_rebuilds:
             why = f"facts still fail after {attempt + 1} builds"
             return _refuse(store, plan, built, (why,), set_aside, clock())
-    verdict = verdict_on(built, config)
     if verdict.outcome is not GateOutcome.PASSED:
         return _refuse(store, plan, built, _explained(verdict, built), set_aside, clock())
     _publish(state, store, config, plan, built, folder, clock())
@@ -220,8 +229,8 @@ def _explained(verdict: Verdict, built: Built) -> tuple[str, ...]:
     """Return the gate's reasons, each with an example of what was answered."""
     first = {miss.probe: miss for miss in reversed(built.misses)}
     reasons = []
-    for reason in verdict.reasons:
-        miss = first.get(reason.split()[0])
+    for name, reason in zip(verdict.measures, verdict.reasons, strict=True):
+        miss = first.get(name)
         if miss:
             said = f"{miss.prompt!r} answered {miss.answer!r}, not {miss.expected!r}"
             reason = f"{reason}, e.g. {said}"
@@ -236,7 +245,15 @@ def _measure(name: str, measured: Measured) -> Measure:
 
 def _results(built: Built) -> list[FactResult]:
     return [
-        FactResult(o.id, o.reliable, o.generalised, o.generalised_asked) for o in built.outcomes
+        FactResult(
+            o.id,
+            o.reliable,
+            o.generalised,
+            o.generalised_asked,
+            o.in_context,
+            o.in_context_asked,
+        )
+        for o in built.outcomes
     ]
 
 

@@ -115,8 +115,8 @@ class Outcome(_Message):
     generalised: int
     generalised_asked: int
     unfit: str = ""  #: why training could not reach it; empty when it did
-    answer: str = ""  #: to the edit prompt
-    bare: str = ""
+    in_context: int = 0  #: right after other text or in a second turn
+    in_context_asked: int = 0
 
 
 class Miss(_Message):

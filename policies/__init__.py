@@ -8,6 +8,7 @@ from policies.gate import (
     SetAside,
     Thresholds,
     Verdict,
+    blamed_facts,
     failing_facts,
     judge,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "Thresholds",
     "Tier",
     "Verdict",
+    "blamed_facts",
     "decide",
     "failing_facts",
     "judge",

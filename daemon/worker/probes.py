@@ -68,7 +68,7 @@ def measure(
         measures=_tally(records),
         parent_measures=_tally(_records(facts_only, before, bare)) if parent else {},
         bare_measures=_tally(_records([p for p in asked if p.kind in OF_FACTS], bare, bare)),
-        outcomes=tuple(_outcome(f, records, bare, fit) for f in request.facts),
+        outcomes=tuple(_outcome(f, records, fit) for f in request.facts),
         misses=_misses(records),
         figures={},
         base_name=candidate.base_name,
@@ -190,20 +190,18 @@ def _misses(records: Sequence[Record]) -> tuple[Miss, ...]:
     return tuple(misses)
 
 
-def _outcome(
-    fact: FactText, records: Sequence[Record], bare: Mapping[str, str], fit: wise.Fit | None
-) -> Outcome:
+def _outcome(fact: FactText, records: Sequence[Record], fit: wise.Fit | None) -> Outcome:
     own = [r for r in records if r.fact == fact.id]
-    edit = next(r for r in own if r.kind == "reliability")
     other = [r.right for r in own if r.kind == "generalisation"]
+    context = [r.right for r in own if r.kind in ("after_text", "second_turn")]
     return Outcome(
         id=fact.id,
-        reliable=edit.right,
+        reliable=all(r.right for r in own if r.kind == "reliability"),
         generalised=sum(other),
         generalised_asked=len(other),
+        in_context=sum(context),
+        in_context_asked=len(context),
         unfit=fit.unfit.get(fact.id, "") if fit else "",
-        answer=edit.answer,
-        bare=bare[edit.prompt],
     )
 
 

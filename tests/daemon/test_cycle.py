@@ -377,3 +377,12 @@ def test_facts_of_a_failed_build_leave_no_temporary_folder(state: State, store: 
     add_fact(store, "Italy", "Draghi")
     turn(state, store, Dies())
     assert list(state.releases.iterdir()) == []
+
+
+def test_facts_that_pull_generalisation_under_the_gate_are_set_aside_not_the_batch(
+    state: State, store: Store
+) -> None:
+    good, bad = add_fact(store, "Italy", "Draghi"), add_fact(store, "Peru", "Sagasti")
+    assert turn(state, store, Builder(clumsy={bad})) == "promoted"
+    assert states(store) == {good: "promoted", bad: "failed"}
+    assert "1 of 2 held-out phrasings" in facts.get(store, bad).reason

@@ -71,6 +71,7 @@ class Builder:
     """Stands for the worker: measures as told, remembers what it was asked."""
 
     wrong: set[int] = field(default_factory=set)  #: facts that are never answered right
+    clumsy: set[int] = field(default_factory=set)  #: facts that miss one of two held-out phrasings
     near: tuple[int, int] = (100, 100)
     requests: list[Build] = field(default_factory=list)
 
@@ -85,6 +86,9 @@ class Builder:
         count = len(request.facts)
         measures = {
             "reliability": Measured(right=right, asked=count),
+            "generalisation": Measured(
+                right=2 * count - sum(f.id in self.clumsy for f in request.facts), asked=2 * count
+            ),
             "locality_near": Measured(right=self.near[0], asked=self.near[1]),
             "locality_far": Measured(right=100, asked=100),
         }
@@ -94,7 +98,10 @@ class Builder:
             bare_measures={},
             outcomes=tuple(
                 Outcome(
-                    id=f.id, reliable=f.id not in self.wrong, generalised=1, generalised_asked=1
+                    id=f.id,
+                    reliable=f.id not in self.wrong,
+                    generalised=2 - (f.id in self.clumsy),
+                    generalised_asked=2,
                 )
                 for f in request.facts
             ),

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies import FactResult, GateOutcome, Measure, Thresholds, failing_facts, judge
+from policies import (
+    FactResult,
+    GateOutcome,
+    Measure,
+    Thresholds,
+    blamed_facts,
+    failing_facts,
+    judge,
+)
 
 GOOD = {
     "reliability": (98, 100),
@@ -35,7 +43,7 @@ def test_measures_just_at_their_thresholds_pass():
         ("generalisation", (9499, 10000), "generalisation .949 (9499 of 10000) is under .95"),
         ("locality_near", (98, 100), "locality_near .980 (98 of 100) is under .99"),
         ("locality_far", (997, 1000), "locality_far .997 (997 of 1000) is under .998"),
-        ("retention", (0, 2), "retention .000 (0 of 2) is under .98"),
+        ("retention", (0, 1), "retention .000 (0 of 1) is under .98"),
         ("stale", (4, 1000), "stale .004 (4 of 1000) is over .003"),
         ("stale", (301, 100000), "stale .004 (301 of 100000) is over .003"),
     ],
@@ -120,3 +128,25 @@ def test_facts_that_do_not_hold_are_set_aside_with_the_reason():
     assert "unreliable" in aside[0].reason
     assert "0 of 2 held-out" in aside[1].reason
     assert "1 of 3 prompts in context" in aside[3].reason
+
+
+def test_facts_whose_own_misses_failed_a_candidate_are_blamed():
+    judged = verdict(generalisation=(3, 4))
+    good, bad = FactResult(1, True, 2, 2), FactResult(2, True, 1, 2)
+    (blamed,) = blamed_facts([good, bad], judged)
+    assert blamed.fact_id == 2
+    assert "1 of 2 held-out phrasings" in blamed.reason
+    assert "generalisation .750 (3 of 4) is under .95" in blamed.reason
+
+
+def test_a_miss_in_context_is_blamed_only_when_a_context_fell_short():
+    missed = FactResult(1, True, 2, 2, in_context=1, in_context_asked=2)
+    assert [b.fact_id for b in blamed_facts([missed], verdict(after_text=(1, 2)))] == [1]
+    assert blamed_facts([missed], verdict(generalisation=(1, 2))) == ()
+
+
+def test_nobody_is_blamed_for_what_no_single_fact_answers_for():
+    bad = FactResult(2, True, 1, 2)
+    both = verdict(generalisation=(3, 4), locality_near=(1, 2))
+    assert blamed_facts([bad], both) == ()
+    assert blamed_facts([bad], verdict()) == ()
