@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import torch
+from routed import Bench, busy, fixed
 from tiny import WORDS, new_llama
 
 
@@ -28,3 +32,23 @@ def tokenizer() -> Any:
 def llama() -> Any:
     """A fresh small random Llama."""
     return new_llama()
+
+
+@pytest.fixture(scope="module", params=[0, 2], ids=["first layer", "last layer"])
+def bench(request: Any) -> Bench:
+    """A model with a memory that fires often, at the first and at the last layer."""
+    model = new_llama()
+    return Bench(model, copy.deepcopy(model), *busy(model, request.param))
+
+
+@pytest.fixture(scope="module")
+def last() -> Bench:
+    """The same at the last layer."""
+    return fixed()
+
+
+@pytest.fixture
+def no_gradients() -> Iterator[None]:
+    """Run a test as serving does."""
+    with torch.no_grad():
+        yield
