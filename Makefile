@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# As the daemon's workers have it: on a shared machine, OpenMP's own choice can cost a factor of 15.
+export GOMP_SPINCOUNT ?= 1000
 
 .PHONY: setup demo test lint bench bench-edit bench-edit-large demo-model clean
 

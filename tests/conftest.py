@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", NO_COLOR="1")
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the daemon's workers have it
 os.environ.pop("WISED_STATE", None)
 
 from collections.abc import Iterator

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from wise import paper
     from wise.activations import capture, last_inputs
+    from wise.attached import Attached
     from wise.attaching import attach
     from wise.editset import EditSet
     from wise.errors import (
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     )
     from wise.facts import Contexts, Example, Fact, answer_tokens, examples, piece
     from wise.generate import Answer, answer
-    from wise.memory import Attached, SideMemory
+    from wise.memory import SideMemory
     from wise.merging import compact, heal, merge, ties
     from wise.problem import Problem
     from wise.release import Release, load
@@ -54,7 +55,8 @@ _HOMES = {
     "facts": ("Contexts", "Example", "Fact", "answer_tokens", "examples", "piece"),
     "generate": ("Answer", "answer"),
     "site": ("Site", "locate", "weight_hash"),
-    "memory": ("Attached", "SideMemory"),
+    "attached": ("Attached",),
+    "memory": ("SideMemory",),
     "merging": ("compact", "heal", "merge", "ties"),
     "release": ("Release", "load"),
     "router": ("Calibration", "Keys", "Space", "calibrate", "fit_space", "prototypes"),

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from wise.activations import batches_by_length, input_device
+from wise.attached import Attached, Decision
 from wise.facts import chat_end, prompt_tokens
-from wise.memory import Attached, Decision
 
 BATCH_TOKENS = 16384  #: padded tokens of prompt and answer in one batch
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from wise import artifact, manifest, storage
+from wise.attached import Attached
 from wise.attaching import attach
 from wise.errors import BadArtifact, UnknownFamily
-from wise.memory import Attached, SideMemory
+from wise.memory import SideMemory
 from wise.paper import storage as paper_storage
 from wise.paper.memory import PaperMemory
 from wise.router import Calibration

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from wise.attached import Attached
 from wise.generate import Answer, answer
-from wise.memory import Attached
 
 
 @dataclass(frozen=True, slots=True)

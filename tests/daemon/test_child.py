@@ -80,3 +80,16 @@ def test_a_shutdown_kills_the_worker(worker: Worker, stop: threading.Event) -> N
         worker.request(Ask(release=None, prompts=("Q",) * 2000), Answers, 120, quiet)
     assert caught.value.code == "worker.stopped"
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads Linux's /proc")
+@pytest.mark.parametrize("given, expected", [(None, "1000"), ("7", "7")])
+def test_a_worker_does_not_spin_against_its_neighbours_unless_told_to(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    if given is not None:
+        monkeypatch.setenv("GOMP_SPINCOUNT", given)
+    process = worker._running()
+    variables = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
+    assert f"GOMP_SPINCOUNT={expected}" in variables

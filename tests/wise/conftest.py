@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,17 +35,23 @@ def llama() -> Any:
     return new_llama()
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["selecting", "everywhere"])
+def selects(request: Any) -> bool:
+    """Whether the memory works on the rows in charge alone, as on the CPU, or as on a GPU."""
+    return bool(request.param)
+
+
 @pytest.fixture(scope="module", params=[0, 2], ids=["first layer", "last layer"])
-def bench(request: Any) -> Bench:
+def bench(request: Any, selects: bool) -> Bench:
     """A model with a memory that fires often, at the first and at the last layer."""
     model = new_llama()
-    return Bench(model, copy.deepcopy(model), *busy(model, request.param))
+    return Bench(model, copy.deepcopy(model), *busy(model, request.param), selects=selects)
 
 
 @pytest.fixture(scope="module")
-def last() -> Bench:
+def last(selects: bool) -> Bench:
     """The same at the last layer."""
-    return fixed()
+    return replace(fixed(), selects=selects)
 
 
 @pytest.fixture

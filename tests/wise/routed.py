@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, StaticCache
 
 import wise
+from wise.memory import RoutedMemory
 from wise.router import Keys, Space
 from wise.shard import Shard, random_columns
 
@@ -117,6 +118,7 @@ class Bench:
     twin: Any  #: the same model, which nothing is attached to
     site: wise.Site
     memory: wise.SideMemory
+    selects: bool = True  #: work on the rows in charge alone, as on the CPU, or as on a GPU
 
     def expected(self, tokens: list[int]) -> tuple[Tensor, list[bool]]:
         """The logits of one row alone, (width, vocabulary), and where the memory answers."""
@@ -127,6 +129,8 @@ class Bench:
     @contextmanager
     def attached(self) -> Iterator[wise.Attached]:
         attached = wise.attach(self.model, self.site, self.memory)
+        assert isinstance(attached.module, RoutedMemory) and attached.module.selects
+        attached.module.selects = self.selects
         try:
             yield attached
         finally:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from routed import FIRST, PROMPTS, WAYS, Bench, Layout, begun, fixed, generated, layouts, never, run
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from wise.shard import Shard
 
@@ -25,9 +28,9 @@ def test_scores_are_bit_identical_when_nothing_fires(last: Bench, way: str) -> N
 
 
 @settings(max_examples=40, deadline=None)
-@given(layout=layouts())
-def test_logits_are_bit_identical_when_nothing_fires(layout: Layout) -> None:
-    bench = never(fixed())
+@given(layout=layouts(), selects=st.booleans())
+def test_logits_are_bit_identical_when_nothing_fires(layout: Layout, selects: bool) -> None:
+    bench = replace(never(fixed()), selects=selects)
     bare = run(bench.twin, layout)
     with bench.attached():
         assert torch.equal(run(bench.model, layout), bare)
@@ -41,6 +44,34 @@ def test_a_change_that_overflows_harms_no_other_position(last: Bench, width: int
     inputs = torch.randn(3, width, last.site.d_in) * 1e3
     with replace(last, memory=memory).attached() as attached:
         assert torch.equal(attached.module(inputs), main(inputs))
+
+
+class Products(TorchDispatchMode):
+    """Notes the rows of every matrix product with a weight of so many input columns."""
+
+    def __init__(self, columns: set[int]) -> None:
+        super().__init__()
+        self.columns, self.rows = columns, list[int]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in ("mm", "addmm", "linear"):
+            given = args[-2]
+            if given.shape[-1] in self.columns:
+                self.rows.append(given.numel() // given.shape[-1])
+        return func(*args, **(kwargs or {}))
+
+
+def test_on_the_cpu_only_what_is_in_charge_is_computed() -> None:
+    bench = fixed()
+    with Products({len(s.columns) for s in bench.memory.shards}) as products:
+        with bench.attached() as attached, attached.watched() as seen:
+            bench.model(FIRST)
+        active = int(seen[0].active.sum())
+        assert 0 < active < FIRST.numel() and sum(products.rows) == active
+        products.rows.clear()
+        with never(bench).attached():
+            bench.model(FIRST)
+    assert products.rows == []
 
 
 def test_what_is_not_routed_is_bit_identical_beside_what_is(last: Bench) -> None:

@@ -19,6 +19,12 @@ import wise
 pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
+@pytest.fixture(scope="module")
+def selects() -> bool:
+    """As on a GPU: on the CPU, a look at a decision waits for nothing."""
+    return False
+
+
 class Reads(TorchDispatchMode):
     """Counts the operations whose result, or whose result's shape, the host has to wait for."""
 

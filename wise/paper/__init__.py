@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         top_one,
     )
     from wise.paper.masks import random_mask, union_mask
-    from wise.paper.memory import ActivationRouted, Attached, PaperMemory, assemble, attach, check
+    from wise.paper.memory import ActivationRouted, PaperMemory, assemble, attach, check
     from wise.paper.objective import edit_loss
     from wise.paper.shard import PaperShard, merge, pack
     from wise.paper.storage import Settings, from_tensors, settings, to_tensors
@@ -45,14 +45,13 @@ _HOMES = {
         "top_one",
     ),
     "masks": ("random_mask", "union_mask"),
-    "memory": ("ActivationRouted", "Attached", "PaperMemory", "assemble", "attach", "check"),
+    "memory": ("ActivationRouted", "PaperMemory", "assemble", "attach", "check"),
     "objective": ("edit_loss",),
     "shard": ("PaperShard", "merge", "pack"),
     "storage": ("Settings", "from_tensors", "settings", "to_tensors"),
 }
 __all__ = [
     "ActivationRouted",
-    "Attached",
     "Mode",
     "Paper",
     "PaperMemory",

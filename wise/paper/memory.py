@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wise.memory import Decision
+from wise.attached import Attached, Decision, Standin
 from wise.merging import MERGES
 from wise.paper.hyperparameters import Mode, Paper
 from wise.paper.losses import activation_indicator, shift, top_one
@@ -102,8 +101,8 @@ def _require(good: bool, message: str) -> None:
         raise ValueError(message)
 
 
-class ActivationRouted(nn.Module):
-    """Stands where the edited linear map stood, and holds it unchanged as ``main``.
+class ActivationRouted(Standin):
+    """The paper's memory at work, in place of the edited linear map.
 
     Each row of a batch is decided by itself, on its real tokens, so neither other rows nor padding
     matter, and nothing leaves the device. The reference code decides once for a whole batch, on
@@ -111,8 +110,7 @@ class ActivationRouted(nn.Module):
     """
 
     def __init__(self, main: nn.Module, memory: PaperMemory, site: Site) -> None:
-        super().__init__()
-        self.main = main
+        super().__init__(main)
         self.threshold = memory.epsilon
         weight = main.weight
         assert isinstance(weight, Tensor)
@@ -122,9 +120,7 @@ class ActivationRouted(nn.Module):
         for index, side in enumerate(sides):
             delta = side.dense(shape).to(weight.device)
             self.register_buffer(f"delta_{index}", delta, persistent=False)
-        self.on = True
         self.side: Tensor | None = None  #: (batch,) the memory in charge of each row; -1 is main
-        self.decisions: list[Decision] | None = None
         self._real: Tensor | None = None
         self._kept: Tensor | None = None
 
@@ -165,73 +161,35 @@ def _decision(side: Tensor, real: Tensor) -> Decision:
     return Decision(none.float(), none, (side >= 0)[:, None] & real)
 
 
-class Attached:
-    """The paper's memory attached to a model; ``detach()`` puts everything back."""
+class Published(Attached):
+    """The paper's memory attached to a model: a row's decision goes with its KV cache.
+
+    When watched, all positions of a row are decided alike; there are no cosines (-1) and no facts
+    (-1).
+    """
+
+    module: ActivationRouted
 
     def __init__(self, model: nn.Module, site: Site, memory: PaperMemory) -> None:
-        parent, _, self._name = site.module.rpartition(".")
-        self._parent = model.get_submodule(parent)
-        self._main = model.get_submodule(site.module)
-        if not isinstance(getattr(self._main, "weight", None), Tensor):
-            raise ValueError("this model already has a side memory: detach it first")
-        self.module = ActivationRouted(self._main, memory, site)
-        setattr(self._parent, self._name, self.module)
-        body = model.get_submodule(site.layers.rpartition(".")[0])  # what runs the layers
-        self._hooks = (
-            body.register_forward_pre_hook(self._before, with_kwargs=True),
-            body.register_forward_hook(self._after),
-        )
+        super().__init__(model, site, lambda main: ActivationRouted(main, memory, site))
         self._sides: weakref.WeakKeyDictionary[Any, Tensor] = weakref.WeakKeyDictionary()
 
-    def _before(self, body: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        given = kwargs.get("inputs_embeds")
-        shown = given if given is not None else args[0] if args else kwargs.get("input_ids")
-        assert isinstance(shown, Tensor)
+    def _begin(self, shown: Tensor, mask: object, cache: Any) -> None:
         batch, width = shown.shape[:2]
         real = torch.ones(batch, width, dtype=torch.bool, device=shown.device)
-        mask = kwargs.get("attention_mask")
         if isinstance(mask, Tensor) and mask.dim() == 2:
             real = mask[:, -width:].to(shown.device).bool()
-        cache = kwargs.get("past_key_values")
         kept = self._sides.get(cache) if cache is not None else None
         self.module.begin(real, kept if kept is not None and len(kept) == batch else None)
 
-    def _after(self, body: nn.Module, args: object, output: Any) -> None:
-        """Keep the decision with the KV cache, for what is generated from it."""
-        cache = getattr(output, "past_key_values", None)
+    def _end(self, cache: Any) -> None:
         if cache is not None and self.module.side is not None:
             self._sides[cache] = self.module.side
 
-    def detach(self) -> None:
-        """Restore the model bit for bit; a second call does nothing."""
-        for hook in self._hooks:
-            hook.remove()
-        if getattr(self._parent, self._name) is self.module:
-            setattr(self._parent, self._name, self._main)
 
-    @contextmanager
-    def off(self) -> Iterator[None]:
-        """Let the bare model answer inside the block."""
-        self.module.on = False
-        try:
-            yield
-        finally:
-            self.module.on = True
+def attach(model: nn.Module, site: Site, memory: PaperMemory) -> Published:
+    """Put ``memory`` beside the model's matrix at ``site``; the model's weights don't change.
 
-    @contextmanager
-    def watched(self) -> Iterator[list[Decision]]:
-        """Collect the decisions of the forward passes inside the block.
-
-        All positions of a row are decided alike; there are no cosines (-1) and no facts (-1).
-        """
-        seen: list[Decision] = []
-        self.module.decisions = seen
-        try:
-            yield seen
-        finally:
-            self.module.decisions = None
-
-
-def attach(model: nn.Module, site: Site, memory: PaperMemory) -> Attached:
-    """Put ``memory`` beside the model's matrix at ``site``; the model's weights don't change."""
-    return Attached(model, site, memory)
+    Raises ValueError where a memory stands there already.
+    """
+    return Published(model, site, memory)
