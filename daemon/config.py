@@ -100,14 +100,16 @@ class Wise(_Section):
     batch_max_facts: Positive = 100
     max_shards: Positive = 2
     rho: Annotated[float, Field(gt=0, le=1)] = 0.8
-    ridge: Annotated[float, Field(gt=0)] = 5.0
-    aim_nats: Annotated[float, Field(ge=0)] = 6.0
+    ridge: Annotated[float, Field(gt=0)] = 0.5
+    invariance: Annotated[float, Field(ge=0)] = 100.0
+    aim_nats: Annotated[float, Field(ge=0)] = 14.0
     margin_nats: Annotated[float, Field(ge=0)] = 2.0
     max_iterations: Positive = 40
     activation_budget_mb: Positive = 4096
+    mixed_precision: bool = True
     ties_density: Annotated[float, Field(gt=0, le=1)] = 0.8
     background_file: str | None = None
-    router_lean: Share = 0.2
+    router_lean: Share = 0.05
     router_floor: Share = 0.7
     false_fire: Annotated[float, Field(gt=0, lt=1)] = 0.001
     seed: int = 0

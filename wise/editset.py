@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from wise.activations import capture, last_inputs
 from wise.facts import Contexts, Fact, examples, prompt_tokens, span
 from wise.memory import SideMemory
+from wise.precision import mixed_pays
 from wise.problem import BUDGET_MB, Problem
 from wise.release import Release
 from wise.router import (
@@ -48,7 +49,7 @@ class EditSet:
     texts: tuple[str, ...] = ()  #: running text no position of which may be routed
     seed: int = 0
     false_fire: float = 0.001  #: rate accepted where negatives and keys overlap
-    lean: float = 0.2  #: how far from the highest negative up to the keys the threshold lies
+    lean: float = 0.05  #: how far from the highest negative up to the keys the threshold lies
     floor: float = 0.7  #: cosine below which nothing is ever routed
 
     def problem(
@@ -57,11 +58,20 @@ class EditSet:
         tokenizer: PreTrainedTokenizerBase,
         site: Site | None = None,
         budget_mb: int = BUDGET_MB,
+        *,
+        mixed: bool | None = None,
     ) -> Problem:
-        """Capture the facts in all phrasings and contexts; the model is left as it was."""
+        """Capture the facts in all phrasings and contexts; the model is left as it was.
+
+        mixed: whether frozen weights are multiplied in bfloat16 (`precision`); None: where it pays.
+        """
         limit = int(getattr(getattr(model, "config", None), "max_position_embeddings", 2**31))
         made = examples(self.facts, tokenizer, self.contexts, max_tokens=limit, seed=self.seed)
-        return Problem(model, site or locate(model), made, budget_mb)
+        where = site or locate(model)
+        matrix = values(model, where)
+        if mixed is None:
+            mixed = mixed_pays(matrix.dtype, matrix.device)
+        return Problem(model, where, made, budget_mb, mixed=mixed)
 
     def release(
         self,

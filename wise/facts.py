@@ -36,8 +36,7 @@ class Example:
         return self.prompt + self.answer[:-1]
 
 
-#: passages that the edit prompt and each other prompt is trained after (docs/decisions.md)
-PASSAGES = (3, 1)
+PASSAGES = 4  #: pieces of running text that the edit prompt is trained after (docs/decisions.md)
 #: different pieces of passages and earlier turns that the facts of a shard share: as good as a
 #: piece of its own for each prompt, and each is run once (docs/decisions.md)
 POOL_PASSAGES, POOL_TURNS = 12, 4
@@ -216,11 +215,11 @@ def _in_contexts(
     pools: tuple[list[str], list[str]],
     rng: random.Random,
 ) -> list[Example]:
-    """Return the fact after pieces of text and, every other phrasing, in a second turn."""
+    """Return the edit prompt after pieces of text and, every other phrasing, in a second turn."""
     passages, turns = pools
     answer, made = answer_tokens(tokenizer, fact.answer), []
     for phrasing, prompt in enumerate(fact.prompts):
-        before = rng.sample(passages, min(PASSAGES[phrasing > 0], len(passages)))
+        before = rng.sample(passages, min(PASSAGES, len(passages))) if phrasing == 0 else []
         if turns and phrasing % 2 == 0:
             before.append(rng.choice(turns))
         for context in before:

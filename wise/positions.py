@@ -26,8 +26,13 @@ class Positions:
     inputs: Tensor  #: (n, d_in) what enters the edited matrix there
     target: Tensor  #: (n,) the token to be produced
     example: Tensor  #: (n,) index of the example
-    is_key: Tensor  #: (n,) whether this is the prompt's last token
+    nth: Tensor  #: (n,) which token of the answer that is
     cache: DynamicCache | None = None  #: of the layers above, for the tokens before ``states``
+
+    @property
+    def is_key(self) -> Tensor:
+        """Whether each position is a prompt's last token, (n,) bool."""
+        return self.nth == 0
 
 
 def narrowed(at: Positions, only: Tensor) -> Positions:
@@ -44,9 +49,16 @@ def narrowed(at: Positions, only: Tensor) -> Positions:
         at.inputs[keep.to(at.inputs.device)],
         at.target[keep],
         at.example[keep],
-        at.is_key[keep],
+        at.nth[keep],
         None if at.cache is None else for_a_pass(at.cache, rows, at.states.device),
     )
+
+
+def chosen(at: Positions, which: Tensor | slice) -> Positions:
+    """Leave out all but some positions that stand alone; which: (n,) bool, or a range."""
+    beside = None if at.beside is None else at.beside[which]
+    rest = (at.inputs[which], at.target[which], at.example[which], at.nth[which])
+    return _alone(at.states[which], beside, *rest)
 
 
 def regrouped(parts: Iterable[Positions], rows: int) -> Iterator[Positions]:
@@ -56,8 +68,8 @@ def regrouped(parts: Iterable[Positions], rows: int) -> Iterator[Positions]:
         held.append(part)
         while sum(len(h.row) for h in held) >= rows:
             whole = _together(held)
-            yield _cut(whole, 0, rows)
-            held = [_cut(whole, rows, len(whole.row))] if len(whole.row) > rows else []
+            yield chosen(whole, slice(rows))
+            held = [chosen(whole, slice(rows, None))] if len(whole.row) > rows else []
     if held:
         yield _together(held)
 
@@ -72,16 +84,9 @@ def _together(parts: Sequence[Positions]) -> Positions:
         torch.cat(beside) if beside else None,
         *(
             torch.cat([getattr(part, name) for part in parts])
-            for name in ("inputs", "target", "example", "is_key")
+            for name in ("inputs", "target", "example", "nth")
         ),
     )
-
-
-def _cut(at: Positions, start: int, stop: int) -> Positions:
-    part = slice(start, stop)
-    beside = None if at.beside is None else at.beside[part]
-    rest = (at.inputs[part], at.target[part], at.example[part], at.is_key[part])
-    return _alone(at.states[part], beside, *rest)
 
 
 def _alone(
@@ -90,15 +95,15 @@ def _alone(
     inputs: Tensor,
     target: Tensor,
     example: Tensor,
-    is_key: Tensor,
+    nth: Tensor,
 ) -> Positions:
     row = torch.arange(len(states), device=target.device)
     place = torch.zeros_like(row)
-    return Positions(states, beside, row, place, inputs, target, example, is_key)
+    return Positions(states, beside, row, place, inputs, target, example, nth)
 
 
 def alone(at: Positions) -> Positions:
     """Make each answer position a sequence of its own, where no layer above mixes them."""
     beside = None if at.beside is None else at.beside[at.row, at.place].unsqueeze(1)
     states = at.states[at.row, at.place].unsqueeze(1)
-    return _alone(states, beside, at.inputs, at.target, at.example, at.is_key)
+    return _alone(states, beside, at.inputs, at.target, at.example, at.nth)

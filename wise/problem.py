@@ -8,15 +8,17 @@ one, nothing but those.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from wise.activations import Activations, capture
 from wise.facts import Example
-from wise.positions import Positions, alone, narrowed, regrouped
+from wise.positions import Positions, alone, chosen, narrowed, regrouped
+from wise.precision import products
 from wise.shard import Shard
 from wise.site import Site, device_of, values
 from wise.spill import Spill
@@ -25,6 +27,7 @@ from wise.upper import Tail, is_last, logits, require_writable, widen
 
 ROWS = 1024  #: positions that go through the head at once; bounds the logits' memory
 RIVALS = 4  #: tokens a position whose logits come nearest to its target's
+SCATTER_FACTS = 256  #: facts that `Problem.scatter` looks at, at most twice as many
 BUDGET_MB = 4096  #: of captured activations in memory; the rest is mapped from disk
 
 
@@ -66,10 +69,18 @@ class Problem:
         site: Site,
         examples: Sequence[Example],
         budget_mb: int = BUDGET_MB,
+        *,
+        mixed: bool = False,
     ) -> None:
+        """Capture ``examples``; the model is left as it was.
+
+        budget_mb: of captured activations in memory, MiB; mixed: see `precision`. Raises
+        UnsupportedModel where the edited matrix can't be written to (`upper`, `precision`).
+        """
         self.model, self.site, self.examples = model, site, examples
         matrix = values(model, site)
         self.device, self._dtype = device_of(model.get_submodule(site.module)), matrix.dtype
+        self._products = partial(products, mixed, self._dtype, self.device)
         self.scale = float(matrix.float().norm())  #: Frobenius norm of the edited matrix
         self._alone, self._tail = is_last(model, site), Tail(model, site)
         self._spill = Spill(budget_mb)
@@ -77,9 +88,10 @@ class Problem:
         if sequences:
             require_writable(model, self._tail, sequences[0])
         shared = [e.shared for e in examples]
-        parts = map(self._part, capture(model, site, sequences, shared))
-        whole = regrouped(parts, ROWS) if self._alone else parts
-        self._batches = [self._kept(part) for part in whole]
+        with self._products():
+            parts = map(self._part, capture(model, site, sequences, shared))
+            whole = regrouped(parts, ROWS) if self._alone else parts
+            self._batches = [self._kept(part) for part in whole]
 
     @property
     def spilled(self) -> int:
@@ -103,13 +115,13 @@ class Problem:
         place = starts[row] + nth
         target = torch.tensor([token for e in made for token in e.answer])
         example = torch.tensor(batch.rows)[row]
-        index = [t.to(self.device) for t in (row, place, target, example, nth == 0)]
-        row, place, target, example, is_key = index
+        index = [t.to(self.device) for t in (row, place, target, example, nth)]
+        row, place, target, example, nth = index
         beside = self._tail.beside(batch.outputs, batch.hidden)
         states = batch.hidden if beside is None else batch.outputs
         inputs = batch.inputs[row, place]
         if self._alone:
-            return alone(Positions(states, beside, row, place, inputs, target, example, is_key))
+            return alone(Positions(states, beside, row, place, inputs, target, example, nth))
         states, beside = self._with_context(batch, states, beside)
         place = place + batch.start
         first = int(place.min())
@@ -119,7 +131,7 @@ class Problem:
         if cache is not None:
             states, beside = states[:, first:], None if beside is None else beside[:, first:]
             place = place - first
-        return Positions(states, beside, row, place, inputs, target, example, is_key, cache)
+        return Positions(states, beside, row, place, inputs, target, example, nth, cache)
 
     def _with_context(
         self, batch: Activations, states: Tensor, beside: Tensor | None
@@ -137,9 +149,11 @@ class Problem:
         return replace(at, states=keep(at.states), inputs=keep(at.inputs), beside=beside)
 
     def _ready(self, at: Positions) -> Positions:
-        """Bring what was spilled to the device, and half precision to float32."""
+        """Bring what was spilled to the device, and half precision to float32 where it is added."""
         beside = None if at.beside is None else widen(at.beside.to(self.device))
-        states, inputs = widen(at.states.to(self.device)), widen(at.inputs.to(self.device))
+        states, inputs = widen(at.states.to(self.device)), at.inputs.to(self.device)
+        if inputs.dtype == self._dtype:  # else it is for products in mixed precision
+            inputs = widen(inputs)
         cache = None if at.cache is None else for_a_pass(at.cache, None, self.device)
         return replace(at, states=states, inputs=inputs, beside=beside, cache=cache)
 
@@ -165,28 +179,76 @@ class Problem:
             total += part.T @ part
         return total
 
+    def scatter(self, columns: Tensor) -> Tensor:
+        """Return how the inputs at one answer token of one fact differ, (c, c) float32.
+
+        The sum over all answer positions of (a - m)^T (a - m), m being the mean input at that
+        token of that fact over its phrasings and contexts; of many facts only a part is looked
+        at, and the sum is scaled to all positions.
+        """
+        count = len(columns)
+        if not self._batches:
+            return torch.zeros(count, count, device=self.device)
+        place, tokens = self._sampled(), 1 + max(int(at.nth.max()) for at in self._batches)
+        sums = torch.zeros((int(place.max()) + 1) * tokens, count, device=self.device)
+        sizes = torch.zeros(len(sums), device=self.device)
+        for rows, group in self._grouped(columns, place, tokens):
+            sums.index_add_(0, group, rows)
+            sizes += group.bincount(minlength=len(sizes))
+        means, total = sums / sizes.clamp(min=1)[:, None], torch.zeros(count, count).to(sums)
+        for rows, group in self._grouped(columns, place, tokens):
+            apart = rows - means[group]
+            total += apart.T @ apart
+        return total * (sum(len(at.row) for at in self._batches) / float(sizes.sum()))
+
+    def _sampled(self) -> Tensor:
+        """Return each example's place among the facts that are looked at, (examples,); -1: not."""
+        held = {self.examples[i].fact for at in self._batches for i in at.example.tolist()}
+        facts = sorted(held)[:: max(1, len(held) // SCATTER_FACTS)]
+        place = {fact: index for index, fact in enumerate(facts)}
+        return torch.tensor([place.get(e.fact, -1) for e in self.examples], device=self.device)
+
+    def _grouped(
+        self, columns: Tensor, place: Tensor, tokens: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield inputs, (n, c), and which token of which fact each produces, (n,)."""
+        for at in self._batches:
+            there = place[at.example]
+            some = there >= 0
+            rows = at.inputs.to(self.device)[some][:, columns].float()
+            yield rows, there[some] * tokens + at.nth[some]
+
     def judge(
-        self, shard: Shard, aim: float = 0.0, *, pull: bool = True, words: Tensor | None = None
+        self,
+        shard: Shard,
+        aim: float = 0.0,
+        *,
+        pull: bool = True,
+        few: bool = False,
+        words: Tensor | None = None,
     ) -> Judgement:
         """Judge a change of the matrix.
 
-        aim: nats that the odds are pulled to (see `train`); words: (w,) sorted tokens that logits
-        are compared with, all targets among them; None for the vocabulary.
+        aim: nats that the odds are pulled to (see `train`); few: expect few positions to fall
+        short of it, so that going forward twice for those costs less than going back for all;
+        words: (w,) sorted tokens that logits are compared with, all targets among them; None for
+        the vocabulary.
         """
+        few = few and self._alone  # elsewhere a position's gradient needs its whole sequence
         odds, leads, rivals = [], [], []
         # NOTE: the whole matrix, since taking columns out of all inputs costs more than it saves
         dense = shard.dense(self.site.d_in)
         total = torch.zeros_like(dense) if pull else None
         for at in map(self._ready, self._batches):
-            states = self._states(at) + at.inputs @ dense.to(at.inputs).T
-            states.requires_grad_(pull)
-            with torch.set_grad_enabled(pull):
-                out = self._logits(at, states, words)
-            seen = _compare(out.detach(), _index(at.target, words), words is None)
-            if total is not None:
-                (slope,) = torch.autograd.grad(out, states, seen.slope(aim))
-                size = states.detach().square().sum(1, keepdim=True)
-                total += (size * slope).T.to(total) @ at.inputs.to(total)
+            direct = total is not None and not few
+            seen, push = self._compared(at, dense, aim, words, pull=direct)
+            if total is not None and few:
+                short = seen.odds < aim
+                if bool(short.any()):
+                    some = chosen(at, short)
+                    _, push = self._compared(some, dense, aim, words, pull=True)
+            if total is not None and push is not None:
+                total += push
             odds.append(seen.odds)
             leads.append(seen.lead)
             rivals.append(seen.rivals)
@@ -199,6 +261,23 @@ class Problem:
             None if total is None else total[:, shard.columns],
             None if words is not None else _joined([*rivals, target]).unique(),
         )
+
+    def _compared(
+        self, at: Positions, dense: Tensor, aim: float, words: Tensor | None, *, pull: bool
+    ) -> tuple[_Compared, Tensor | None]:
+        """Return the logits of one batch, compared, and its part of S, (d_out, d_in)."""
+        states = self._states(at)
+        states = states + at.inputs.to(states) @ dense.to(states).T
+        with self._products():
+            states.requires_grad_(pull)
+            with torch.set_grad_enabled(pull):
+                out = self._logits(at, states, words)
+            seen = _compare(out.detach(), _index(at.target, words), words is None)
+            if not pull:
+                return seen, None
+            (slope,) = torch.autograd.grad(out, states, seen.slope(aim))
+            size = states.detach().square().sum(1, keepdim=True)
+            return seen, (size * slope).T @ at.inputs.to(slope)
 
     def _states(self, at: Positions) -> Tensor:
         """Return what the change is added to at the answer positions, (n, d_out)."""

@@ -9,12 +9,15 @@ is added to and the odds o_i of the target there (`problem.Judgement`, nats), th
 and one iteration is
 
     S = sum_i |h_i|^2 (df/dh_i) a_i^T
-    P = -S (A^T A + lambda mean(diag(A^T A)) I)^-1
+    M = A^T A + kappa W
+    P = -S (M + lambda mean(diag(M)) I)^-1
     D <- D + x P + y Q,        Q: the move before
 
 The inverse makes one step move every position about as far as it asks for, however correlated the
-inputs are; |h|^2 undoes the final norm's 1/|h|. Pulling the odds to an aim far above 0 is what
-makes an edit hold in contexts that it was not trained in (docs/decisions.md).
+inputs are; |h|^2 undoes the final norm's 1/|h|. W is the scatter of the inputs at one token of one
+fact over its phrasings and contexts (`Problem.scatter`): the change is kept out of the directions
+in which they differ, as a linear discriminant is (Fisher 1936). That, and pulling the odds to an
+aim far above 0, makes an edit hold in contexts that it was not trained in (docs/decisions.md).
 
 x and y are chosen by the loss: the minimiser of f with the odds taken as linear between here and a
 trial point, scaled by a trust factor that grows where that prediction holds and shrinks where it
@@ -37,18 +40,20 @@ from wise.misfit import reasons
 from wise.problem import Judgement, Problem
 from wise.shard import Shard, empty_shard
 
-#: the first trial point: so long a move beside the edited matrix's own norm
+#: the first trial point: so long a move beside the edited matrix's own norm; the others are as
+#: long as the last move, so that they tell more of the objective than of rounding
 FIRST_LOOK = 1e-2
-#: the ridge after each look at the whole vocabulary: what is left to fit then needs exactness,
+#: what the ridge is multiplied by every few iterations: what is left to fit then needs exactness,
 #: the more so the more facts there are
-RIDGE_DECAY = 1 / 3
-LOOK_EVERY = 6  #: iterations between two comparisons with the whole vocabulary
+RIDGE_DECAY, DECAY_EVERY = 1 / 3, 3
+LOOK_EVERY = 8  #: iterations between two comparisons with the whole vocabulary
 SAMPLE = 2048  #: answer positions that the step is chosen by
 #: trust factor at the start; below the least no step helps any more
 TRUST, LEAST_TRUST = 0.5, 1e-3
 #: a prediction of f's fall holds better than this: trust more; worse than this: trust less
 GOOD, POOR = 0.6, 0.25
-LEAST_FALL = 0.02  #: share of f; training that gains less in `LOOK_EVERY` iterations is stuck
+FEW = 0.5  #: share of positions below which going forward twice is cheaper than back for all
+LEAST_FALL = 0.8  #: share of f; where `LOOK_EVERY` iterations gain less, the aim is too high
 LEAST_AIM = 0.1  #: nats; what can't be pulled this far doesn't fit
 
 
@@ -57,8 +62,9 @@ class Training:
     """How a shard is trained."""
 
     rho: float = 0.8  #: share of the matrix's input columns that a shard may write to
-    ridge: float = 5.0  #: lambda; smaller is more exact, larger generalises better
-    aim: float = 6.0  #: odds (nats) that each answer token is pulled to
+    ridge: float = 0.5  #: lambda; smaller is more exact, larger generalises better
+    invariance: float = 100.0  #: kappa; larger holds better in unseen contexts, fits less
+    aim: float = 14.0  #: odds (nats) that each answer token is pulled to
     margin: float = 2.0  #: odds (nats) from which it is right; training ends when all are
     iterations: int = 40  #: at most
 
@@ -85,26 +91,36 @@ class _Descent:
     words: Tensor | None  #: tokens that odds are compared with; None: the vocabulary
     aim: float  #: odds (nats) that are pulled to now
     trust: float = TRUST
+    reach: float | None = None  #: Frobenius norm of the next trial point's move
     moved: Tensor | None = None  #: Q, (d_out, c)
     change: Tensor | None = None  #: what Q did to the odds of the sample's positions
+
+    @property
+    def few(self) -> bool:
+        """Whether few positions fall short of the aim."""
+        return float((self.at.odds < self.aim).float().mean()) < FEW
 
 
 def solve(problem: Problem, start: Shard, how: Training, report: Report | None = None) -> Fit:
     """Train ``start`` (left unchanged) until the odds of every answer token reach the margin.
 
-    Where the aim can't be reached by all, it is lowered for all: so the stragglers are what is
-    left to train. What is returned never has more wrong tokens than the start, nor a higher f for
-    as many. Facts that don't fit are reported, not averaged away.
+    Where the aim can't be reached by all, it is lowered for all, and invariance with it: so the
+    stragglers are what is left to train. What is returned never has more wrong tokens than the
+    start, nor a higher f for as many. Facts that don't fit are reported, not averaged away.
     """
     start = start.to(problem.device)
-    gram, ridge = problem.gram(start.columns), how.ridge
+    gram, scatter = problem.gram(start.columns), problem.scatter(start.columns)
     first = problem.judge(start, how.aim)
     sample = _sample(problem, first)
     descent = _Descent(start, first, first.rivals, how.aim)
     best, done = (start, first), 0
     while done < how.iterations and not _all_right(descent.at, how):
-        looked, factor = descent.at, _factor(gram, ridge)
+        looked = descent.at
         for _ in range(min(LOOK_EVERY, how.iterations - done)):
+            if done % DECAY_EVERY == 0:
+                kept = descent.aim / (how.aim or 1.0)
+                spread = gram + kept * how.invariance * scatter
+                factor = _factor(spread, how.ridge * RIDGE_DECAY ** (done // DECAY_EVERY))
             done += 1
             _step(problem, descent, factor, sample)
             if report:
@@ -120,7 +136,6 @@ def solve(problem: Problem, start: Shard, how: Training, report: Report | None =
                 break
             whole, descent.trust = problem.judge(descent.shard, descent.aim), TRUST
         descent.at, descent.words = whole, _union(descent.words, whole.rivals)
-        ridge *= RIDGE_DECAY
     shard, found = best
     return Fit(shard.to(torch.device("cpu")), done, found.loss, reasons(problem, found))
 
@@ -131,7 +146,7 @@ def _look(problem: Problem, descent: _Descent, how: Training) -> Judgement:
         whole = problem.judge(descent.shard, descent.aim, pull=False)
         if _all_right(whole, how):
             return whole
-    return problem.judge(descent.shard, descent.aim)
+    return problem.judge(descent.shard, descent.aim, few=descent.few)
 
 
 def _rank(at: Judgement, how: Training) -> tuple[int, float]:
@@ -195,10 +210,11 @@ def _step(
     push = -torch.cholesky_solve(descent.at.pull.T, factor).T
     move, fall, change = _chosen(problem, descent, push, sample)
     trial = Shard(descent.shard.columns, descent.shard.delta + move)
-    found = problem.judge(trial, descent.aim, words=descent.words)
+    found = problem.judge(trial, descent.aim, few=descent.few, words=descent.words)
     before, after = descent.at.objective(descent.aim), found.objective(descent.aim)
     if not after < before:  # also when it is not a number
         descent.trust, descent.moved, descent.change = descent.trust / 4, None, None
+        descent.reach = float(move.norm()) / 4
         return
     held = (before - after) / max(fall * before, 1e-30)
     if held < POOR:
@@ -206,6 +222,7 @@ def _step(
     elif held > GOOD:
         descent.trust = min(1.0, 2 * descent.trust)
     descent.shard, descent.at, descent.moved, descent.change = trial, found, move, change
+    descent.reach = float(move.norm())
 
 
 def _chosen(
@@ -214,8 +231,8 @@ def _chosen(
     """Return the move, the share of f by which it should fall, and what it does to the odds."""
     few, theirs = sample
     here = descent.at.odds if theirs is None else descent.at.odds[theirs]
-    size = 0.1 * descent.moved.norm() if descent.moved is not None else FIRST_LOOK * problem.scale
-    unit = float(size / push.norm().clamp(min=1e-30))
+    reach = FIRST_LOOK * problem.scale if descent.reach is None else descent.reach
+    unit = reach / max(float(push.norm()), 1e-30)
     look = Shard(descent.shard.columns, descent.shard.delta + unit * push)
     there = few.judge(look, pull=False, words=descent.words).odds
     slopes, moves = [(there - here) / unit], [push]

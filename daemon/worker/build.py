@@ -15,7 +15,9 @@ from daemon.messages import Build, Built, FactText
 from daemon.worker import paper, probes, routing
 from daemon.worker.routing import FactKeys
 from daemon.worker.session import Session
+from wise.precision import mixed_pays
 from wise.router import ALIKE, own_matches
+from wise.site import values
 from wise.train import Report
 
 TURNS = 100  #: earlier questions, with the model's own answers, used as second-turn contexts
@@ -110,8 +112,11 @@ def _examples(
 def _captured(session: Session, facts: Sequence[FactText], contexts: wise.Contexts) -> wise.Problem:
     session.report("capturing activations", 0, len(facts))
     made = _examples(session, facts, contexts)
-    budget = session.config.wise.activation_budget_mb
-    return wise.Problem(session.model, session.site, made, budget)
+    section, matrix = session.config.wise, values(session.model, session.site)
+    mixed = section.mixed_precision and mixed_pays(matrix.dtype, matrix.device)
+    return wise.Problem(
+        session.model, session.site, made, section.activation_budget_mb, mixed=mixed
+    )
 
 
 def _training(session: Session) -> wise.Training:
@@ -119,6 +124,7 @@ def _training(session: Session) -> wise.Training:
     return wise.Training(
         rho=section.rho,
         ridge=section.ridge,
+        invariance=section.invariance,
         aim=section.aim_nats,
         margin=section.margin_nats,
         iterations=section.max_iterations,

@@ -77,7 +77,7 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
         ("alpha = 5.0", "alpha = -1", "wise.paper.alpha: Input should be greater than"),
         ("factor = 1.0", "faktor = 1.0", "wise.paper.faktor: Extra inputs are not permitted"),
         ("# stop_below_nats = 0.1", "stop_below_nats = 0", "wise.paper.stop_below_nats:"),
-        ("aim_nats = 6.0", "aim_nats = inf", "wise.aim_nats: Input should be a finite number"),
+        ("aim_nats = 14.0", "aim_nats = inf", "wise.aim_nats: Input should be a finite number"),
     ],
 )
 def test_how_facts_are_written_is_checked(tmp_path: Path, old: str, new: str, message: str) -> None:

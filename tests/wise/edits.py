@@ -17,7 +17,7 @@ FACTS = (
     wise.Fact(12, ("Q: Who is head of Peru ? A:", "the head of Peru is"), "Ada Lovelace"),
     wise.Fact(13, ("Q: What is the capital of Chad ? A:", "the capital of Chad is"), "Oslo"),
 )
-HOW = wise.Training(rho=1.0, ridge=0.5)
+HOW = wise.Training(rho=1.0, ridge=0.5, invariance=0)
 
 
 def examples(tokenizer: Any, facts: tuple[wise.Fact, ...] = FACTS) -> list[wise.Example]:

@@ -57,8 +57,9 @@ def by_full_forward(
 
 @pytest.mark.parametrize("layer", [1, 2])
 @pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("few", [False, True])
 def test_cached_loss_and_gradient_equal_a_full_forward(
-    llama: Any, tokenizer: Any, layer: int, shared: bool
+    llama: Any, tokenizer: Any, layer: int, shared: bool, few: bool
 ) -> None:
     """To 1e-9 in float64; also where a context's activations are shared by several examples."""
     model = llama.double()
@@ -70,7 +71,8 @@ def test_cached_loss_and_gradient_equal_a_full_forward(
     assert any(e.shared for e in made)
     generator = torch.Generator().manual_seed(3)
     delta = 0.02 * torch.randn(site.d_out, site.d_in, generator=generator, dtype=torch.float64)
-    found = Problem(model, site, made).judge(wise.Shard(torch.arange(site.d_in), delta), 5.0)
+    change = wise.Shard(torch.arange(site.d_in), delta)
+    found = Problem(model, site, made).judge(change, 5.0, few=few)
     wanted = [by_full_forward(model, site, e, delta, 5.0) for e in made]
     for index, (odds, _, _) in enumerate(wanted):
         torch.testing.assert_close(found.odds[found.example == index], odds, rtol=0, atol=1e-9)
@@ -85,14 +87,47 @@ def test_the_first_move_goes_along_the_preconditioned_gradient(llama: Any, token
     site = wise.locate(llama)
     problem = Problem(llama, site, examples(tokenizer))
     zero = wise.Shard(torch.arange(site.d_in), torch.zeros(site.d_out, site.d_in))
-    how = wise.Training(rho=1.0, ridge=0.7, iterations=1)
+    how = wise.Training(rho=1.0, ridge=0.7, invariance=0.3, iterations=1)
     inputs = torch.cat([at.inputs for at in problem._batches])
-    gram = inputs.T @ inputs
+    gram = inputs.T @ inputs + 0.3 * problem.scatter(zero.columns)
     wanted = -problem.judge(zero, how.aim).pull @ torch.linalg.inv(
         gram + 0.7 * gram.diagonal().mean() * torch.eye(site.d_in)
     )
     moved = solve(problem, zero, how).shard.delta
     assert float(torch.cosine_similarity(moved.flatten(), wanted.flatten(), dim=0)) > 0.999999
+
+
+def test_the_scatter_is_of_the_inputs_at_one_token_of_one_fact(llama: Any, tokenizer: Any) -> None:
+    """Position by position, against the deviations from each group's mean."""
+    site = wise.locate(llama)
+    made = examples(tokenizer)
+    problem = Problem(llama, site, made)
+    columns = torch.arange(3, 40)
+    groups: dict[tuple[int, int], list[torch.Tensor]] = {}
+    for example in made:
+        [captured] = wise.capture(llama, site, [example.inputs])
+        for nth in range(len(example.answer)):
+            row = captured.inputs[0, len(example.prompt) - 1 + nth, columns].double()
+            groups.setdefault((example.fact, nth), []).append(row)
+    assert all(len(rows) == 2 for rows in groups.values())
+    wanted = torch.zeros(37, 37, dtype=torch.float64)
+    for rows in groups.values():
+        mean = sum(rows) / len(rows)
+        for row in rows:
+            wanted += torch.outer(row - mean, row - mean)
+    torch.testing.assert_close(problem.scatter(columns).double(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sample_of_the_facts_stands_for_all(
+    llama: Any, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three alike facts one is looked at: three times its own scatter."""
+    monkeypatch.setattr("wise.problem.SCATTER_FACTS", 1)
+    site, columns = wise.locate(llama), torch.arange(20)
+    alike = tuple(wise.Fact(i, FACTS[0].prompts, FACTS[0].answer) for i in range(3))
+    one = Problem(llama, site, examples(tokenizer, alike[:1])).scatter(columns)
+    three = Problem(llama, site, examples(tokenizer, alike)).scatter(columns)
+    torch.testing.assert_close(three, 3 * one)
 
 
 def test_the_step_minimises_the_linearised_shortfall() -> None:
