@@ -109,7 +109,7 @@ class Wise(_Section):
     mixed_precision: bool = True
     ties_density: Annotated[float, Field(gt=0, le=1)] = 0.8
     background_file: str | None = None
-    router_lean: Share = 0.05
+    router_lean: Share = 0.1
     router_floor: Share = 0.7
     false_fire: Annotated[float, Field(gt=0, lt=1)] = 0.001
     seed: int = 0

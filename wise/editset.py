@@ -49,7 +49,7 @@ class EditSet:
     texts: tuple[str, ...] = ()  #: running text no position of which may be routed
     seed: int = 0
     false_fire: float = 0.001  #: rate accepted where negatives and keys overlap
-    lean: float = 0.05  #: how far from the highest negative up to the keys the threshold lies
+    lean: float = 0.1  #: how far from the highest negative up to the keys the threshold lies
     floor: float = 0.7  #: cosine below which nothing is ever routed
 
     def problem(
