@@ -6,6 +6,7 @@ Contains no routing.
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Standin(nn.Module):
         self.decisions: list[Decision] | None = None  #: those of each pass, where they are watched
 
 
-class Attached:
+class Attached(ABC):
     """A side memory attached to a model; ``detach()`` puts everything back."""
 
     def __init__(
@@ -87,20 +88,20 @@ class Attached:
     def _named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         return {**dict(zip(self._names, args, strict=False)), **kwargs} if args else kwargs
 
+    @abstractmethod
     def _begin(self, shown: Tensor, mask: object, cache: Any) -> None:
         """Tell the module what is known of a forward pass before it runs.
 
         shown: (batch, width) or (batch, width, d) what the body is given; mask: its attention mask
         of any kind, or None; cache: its KV cache, or None.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def _end(self, cache: Any) -> None:
         """Keep what the module decided with the KV cache, for what goes on from it.
 
         cache: that of the pass, or None.
         """
-        raise NotImplementedError
 
     def detach(self) -> None:
         """Restore the model bit for bit; a second call does nothing."""

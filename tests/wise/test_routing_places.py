@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from paper_models import new_gpt2, new_opt
 from routed import (
     CLOSE,
     FIRST,
@@ -133,33 +134,6 @@ def test_autocast_does_not_touch_cosines_and_changes(last: Bench) -> None:
     assert torch.equal(plain.to(torch.bfloat16), cast)
 
 
-def opt() -> Any:
-    from transformers import OPTConfig, OPTForCausalLM
-
-    torch.manual_seed(0)
-    config = OPTConfig(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        word_embed_proj_dim=32,
-        ffn_dim=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-        init_std=0.2,
-    )
-    return OPTForCausalLM(config).eval().requires_grad_(False)
-
-
-def gpt2() -> Any:
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(WORDS), n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.2
-    )
-    return GPT2LMHeadModel(config).eval().requires_grad_(False)
-
-
 def sliding(name: str) -> Any:
     """Gemma-2, of whose layers every other has a window, or Mistral, of which all have."""
     import transformers
@@ -217,7 +191,7 @@ def test_padding_and_first_tokens_are_known_from_masks_of_all_kinds(
 
 @pytest.mark.parametrize("cache", ["made by the model", "dynamic", "static"])
 @pytest.mark.parametrize("mask", ["columns", "rows of booleans"])
-@pytest.mark.parametrize("family", [opt, gpt2])
+@pytest.mark.parametrize("family", [new_opt, new_gpt2])
 def test_other_families_are_routed_alike(family: Callable[[], Any], cache: str, mask: str) -> None:
     """OPT's matrix is given all positions of all rows in one dimension, GPT-2's is transposed."""
     model = family()
