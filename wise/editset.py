@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerBase
 from wise.activations import capture, last_inputs
 from wise.facts import Contexts, Fact, examples, prompt_tokens, span
 from wise.memory import SideMemory
-from wise.precision import mixed_pays
 from wise.problem import BUDGET_MB, Problem
 from wise.release import Release
 from wise.router import (
@@ -67,11 +66,7 @@ class EditSet:
         """
         limit = int(getattr(getattr(model, "config", None), "max_position_embeddings", 2**31))
         made = examples(self.facts, tokenizer, self.contexts, max_tokens=limit, seed=self.seed)
-        where = site or locate(model)
-        matrix = values(model, where)
-        if mixed is None:
-            mixed = mixed_pays(matrix.dtype, matrix.device)
-        return Problem(model, where, made, budget_mb, mixed=mixed)
+        return Problem(model, site or locate(model), made, budget_mb, mixed=mixed)
 
     def release(
         self,

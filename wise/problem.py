@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from wise.activations import Activations, capture
 from wise.facts import Example
 from wise.positions import Positions, alone, chosen, narrowed, regrouped
-from wise.precision import products
+from wise.precision import mixed_pays, products
 from wise.shard import Shard
 from wise.site import Site, device_of, values
 from wise.spill import Spill
@@ -70,16 +70,19 @@ class Problem:
         examples: Sequence[Example],
         budget_mb: int = BUDGET_MB,
         *,
-        mixed: bool = False,
+        mixed: bool | None = False,
     ) -> None:
         """Capture ``examples``; the model is left as it was.
 
-        budget_mb: of captured activations in memory, MiB; mixed: see `precision`. Raises
+        budget_mb: of captured activations in memory, MiB; mixed: see `precision`, None for
+        where it pays. Raises
         UnsupportedModel where the edited matrix can't be written to (`upper`, `precision`).
         """
         self.model, self.site, self.examples = model, site, examples
         matrix = values(model, site)
         self.device, self._dtype = device_of(model.get_submodule(site.module)), matrix.dtype
+        if mixed is None:
+            mixed = mixed_pays(self._dtype, self.device)
         self._products = partial(products, mixed, self._dtype, self.device)
         self.scale = float(matrix.float().norm())  #: Frobenius norm of the edited matrix
         self._alone, self._tail = is_last(model, site), Tail(model, site)

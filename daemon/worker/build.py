@@ -15,9 +15,7 @@ from daemon.messages import Build, Built, FactText
 from daemon.worker import paper, probes, routing
 from daemon.worker.routing import FactKeys
 from daemon.worker.session import Session
-from wise.precision import mixed_pays
 from wise.router import ALIKE, own_matches
-from wise.site import values
 from wise.train import Report
 
 TURNS = 100  #: earlier questions, with the model's own answers, used as second-turn contexts
@@ -112,8 +110,8 @@ def _examples(
 def _captured(session: Session, facts: Sequence[FactText], contexts: wise.Contexts) -> wise.Problem:
     session.report("capturing activations", 0, len(facts))
     made = _examples(session, facts, contexts)
-    section, matrix = session.config.wise, values(session.model, session.site)
-    mixed = section.mixed_precision and mixed_pays(matrix.dtype, matrix.device)
+    section = session.config.wise
+    mixed = None if section.mixed_precision else False
     return wise.Problem(
         session.model, session.site, made, section.activation_budget_mb, mixed=mixed
     )
