@@ -24,9 +24,8 @@ from wise import paper
 from wise.scoring import Score, evaluate
 
 MAX_TOKENS = 40
-SHARD = (
-    100  #: facts a shard, as the daemon's default: larger ones lose contexts (docs/decisions.md)
-)
+#: facts a shard, as the daemon's default: larger ones lose contexts (docs/decisions.md)
+SHARD = 100
 REPEATS = 5  #: times that the fewest facts are written, for their median time
 ROUNDS = 9  #: pairs of generations whose median ratio is the overhead
 NAMES = ("reliability", "generalisation", "locality_near", "locality_far")
@@ -183,14 +182,13 @@ def grown(memory: wise.SideMemory, facts: int) -> wise.SideMemory:
     return replace(memory, keys=keys, span=span, shard_of=held, threshold=0.99)
 
 
-def cost(here: World, memory: wise.SideMemory, path: Path | None) -> dict[str, float]:
-    """Return the overhead of generation as the key table grows; plot it to ``path``."""
+def cost(here: World, memory: wise.SideMemory, path: Path | None) -> None:
+    """Print the overhead of generation as the key table grows; plot it to ``path``."""
     found = [(float(n), overhead(here, grown(memory, n))) for n in (10, 1000, 10_000)]
     print("overhead by facts: " + ", ".join(f"{n:,.0f}: {ratio:.3f}" for n, ratio in found))
     if path is not None:
         title = "Generation with a memory attached, beside the bare model"
         path.write_text(plot.svg(found, title, "facts in the router", "ratio"), "utf-8")
-    return {f"{n:.0f}": round(ratio, 3) for n, ratio in found}
 
 
 def quality(run: Run, names: tuple[str, ...] = NAMES) -> dict[str, float]:
