@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -98,7 +99,9 @@ class Wise(_Section):
 
     method: Literal["keyed", "paper"] = "keyed"
     batch_max_facts: Positive = 100
-    max_shards: Positive = 2
+    max_small_shards: Positive = 2
+    max_dead_share: Share = 0.5
+    shard_room: Annotated[float, Field(gt=0)] = 10.0
     rho: Annotated[float, Field(gt=0, le=1)] = 0.8
     ridge: Annotated[float, Field(gt=0)] = 0.5
     invariance: Annotated[float, Field(ge=0)] = 100.0
@@ -109,7 +112,7 @@ class Wise(_Section):
     mixed_precision: bool = True
     ties_density: Annotated[float, Field(gt=0, le=1)] = 0.8
     background_file: str | None = None
-    router_lean: Share = 0.1
+    router_lean: Share = 0.5
     router_floor: Share = 0.7
     false_fire: Annotated[float, Field(gt=0, lt=1)] = 0.001
     seed: int = 0
@@ -182,7 +185,7 @@ class Config(_Section):
 
 
 def load(path: Path) -> Config:
-    """Read and check a configuration; raises UsageError that lists every problem."""
+    """Read and check a configuration, TOML or JSON; raises UsageError that lists every problem."""
     try:
         text = path.read_text("utf-8")
     except UnicodeDecodeError as error:
@@ -192,9 +195,11 @@ def load(path: Path) -> Config:
             f"{path}: {error.strerror}", hint="make a state folder first: wised init DIR"
         ) from error
     try:
-        return Config.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not TOML: {error}") from error
+        read = json.loads if path.suffix == ".json" else tomllib.loads
+        return Config.model_validate(read(text))
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        kind = path.suffix.removeprefix(".").upper()
+        raise UsageError(f"{path}: not {kind}: {error}") from error
     except ValidationError as error:
         problems = [_problem(path, text, e) for e in error.errors()]
         raise UsageError(

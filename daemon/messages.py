@@ -50,6 +50,8 @@ class Ask(_Message):
     kind: Literal["ask"] = "ask"
     release: str | None
     prompts: tuple[str, ...]
+    max_new_tokens: int | None = None  #: None: as many as any answer needs
+    beside_bare: bool = True  #: whether the bare model is asked as well
 
 
 class Build(_Message):
@@ -62,7 +64,9 @@ class Build(_Message):
     facts: tuple[FactText, ...]  #: new
     kept: tuple[FactText, ...]  #: live in the parent and still live
     withdrawn: tuple[FactText, ...]  #: live in the parent, no longer: superseded or retracted
+    rewritten: tuple[int, ...] = ()  #: positions of the parent's shards to compact; no facts then
     questions: Questions
+    measured: bool = True  #: False: only write the memory's two files
 
 
 Request = Annotated[Embed | Ask | Build, Field(discriminator="kind")]
@@ -105,6 +109,15 @@ class Measured(_Message):
 
     right: int
     asked: int
+    whole: int | None = None  #: how many there are; None: all of them were asked
+
+
+class ShardMade(_Message):
+    """A shard of a candidate."""
+
+    solved: int  #: facts it was solved for
+    fullness: float | None = None  #: predicted from their keys, 1 is full; None: as in the parent
+    inherited: int | None = None  #: its position in the parent; None: made for this candidate
 
 
 class Outcome(_Message):
@@ -132,12 +145,14 @@ class Built(_Message):
     """A candidate's figures."""
 
     kind: Literal["built"] = "built"
-    measures: dict[str, Measured]
-    parent_measures: dict[str, Measured]
-    bare_measures: dict[str, Measured]
-    outcomes: tuple[Outcome, ...]
+    measures: dict[str, Measured] = {}
+    parent_measures: dict[str, Measured] = {}
+    bare_measures: dict[str, Measured] = {}
+    outcomes: tuple[Outcome, ...] = ()  #: one a new fact
     misses: tuple[Miss, ...] = ()  #: a few of each kind
-    figures: dict[str, float]  #: loss, iterations, threshold, seconds_... for the model card
+    shards: tuple[ShardMade, ...] = ()  #: none with the paper's method
+    shard_of: tuple[int, ...] = ()  #: position of each fact's shard: those kept, then the new
+    figures: dict[str, float] = {}  #: loss, iterations, threshold, seconds_..., for the model card
     base_name: str
     base_sha256: str
 

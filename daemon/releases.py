@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from daemon.errors import Conflict, IntegrityError, NotFound, Refused
+from daemon.messages import Measured
 from daemon.publish import ASIDE, TEMPORARY, point
 from daemon.state import State
 from daemon.store import Store, facts, timestamp
@@ -36,11 +37,15 @@ class Release:
     parent: int | None
     batch_id: int | None
     manifest_sha256: str | None
-    measures: dict[str, dict[str, int]]  #: by probe kind: right, asked
+    measures: dict[str, Measured]  #: by probe kind
     reason: str
     pinned: bool
     created_at: datetime
     promoted_at: datetime | None
+    kind: str = "update"  #: or ``compaction``, ``emergency``
+    rewritten: tuple[int, ...] = ()  #: positions of the parent's shards that were compacted
+    last_fact: int | None = None  #: newest fact known when it was planned
+    settings: str | None = None  #: sha256 of the settings it was made with
 
 
 def _release(row: sqlite3.Row) -> Release:
@@ -52,11 +57,15 @@ def _release(row: sqlite3.Row) -> Release:
         row["parent"],
         row["batch_id"],
         row["manifest_sha256"],
-        json.loads(row["measures"]),
+        {k: Measured.model_validate(m) for k, m in json.loads(row["measures"]).items()},
         row["reason"],
         bool(row["pinned"]),
         datetime.fromisoformat(row["created_at"]),
         datetime.fromisoformat(promoted) if promoted else None,
+        row["kind"],
+        tuple(json.loads(row["rewritten"])),
+        row["last_fact"],
+        row["settings"],
     )
 
 
@@ -176,6 +185,18 @@ def _move_facts(store: Store, old: int, new: int, now: datetime) -> None:
             store.transition("fact", fact.id, "promote", now, f"release {new}")
         elif fact.state == "superseded":
             store.transition("fact", fact.id, "restore", now, f"back with release {new}")
+
+
+def hold_facts(
+    store: Store, number: int, held: Sequence[facts.Fact], shard_of: Sequence[int]
+) -> None:
+    """Record which facts a release holds, inside a transaction; ``shard_of`` may be empty."""
+    places: Sequence[int | None] = shard_of or [None] * len(held)
+    rows = [
+        {"release": number, "position": i, "fact_id": fact.id, "shard": shard}
+        for i, (fact, shard) in enumerate(zip(held, places, strict=True))
+    ]
+    store.table("release_fact").insert_all(rows)
 
 
 def rollback(state: State, store: Store, to: int | None, now: datetime, reason: str) -> int:

@@ -10,7 +10,8 @@ from datetime import datetime
 from daemon import releases
 from daemon.releases import Release
 from daemon.state import State
-from daemon.store import Store, facts
+from daemon.store import Store, facts, shards
+from daemon.store.shards import Shard
 
 #: failed polls in a row from which a source counts as unhealthy; one or two are weather
 FAILING_FROM = 3
@@ -41,6 +42,7 @@ class Status:
     daemon: str | None  #: who holds the lock; None when no daemon runs
     release: Release  #: the one that answers
     held: int  #: facts in it
+    shards: tuple[Shard, ...]  #: of it; none with the paper's method
     queue: Mapping[str, int]  #: facts by state
     oldest_waiting: tuple[int, str, datetime] | None  #: fact, its state, when it was received
     sources: tuple[SourceHealth, ...]
@@ -71,6 +73,7 @@ def read(state: State, store: Store) -> Status:
         daemon=state.daemon(),
         release=current,
         held=_count(store, "SELECT count(*) AS n FROM release_fact WHERE release = ?", current),
+        shards=tuple(shards.of_release(store, current.number)),
         queue=facts.counts(store),
         oldest_waiting=_oldest(store),
         sources=_sources(store),

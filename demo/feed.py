@@ -44,33 +44,45 @@ def document(updates: Sequence[Update]) -> bytes:
     return body
 
 
+class Feed:
+    """A document on loopback, at an address of its own, with validators."""
+
+    def __init__(self, url: str, body: bytes) -> None:
+        self.url = url
+        self.publish(body)
+
+    def publish(self, body: bytes) -> None:
+        """Serve ``body`` from now on."""
+        self.body, self.modified = body, formatdate(usegmt=True)
+        self.etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+
+
 @contextmanager
-def served(body: bytes) -> Iterator[str]:
-    """Serve ``body`` on loopback for the block; yield its URL."""
-    etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-    modified = formatdate(usegmt=True)
+def served(body: bytes) -> Iterator[Feed]:
+    """Serve ``body``, or what is published after it, for the block."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            fresh = self.headers.get("If-None-Match") == etag
+            fresh = self.headers.get("If-None-Match") == feed.etag
             self.send_response(304 if fresh else 200)
-            self.send_header("ETag", etag)
-            self.send_header("Last-Modified", modified)
+            self.send_header("ETag", feed.etag)
+            self.send_header("Last-Modified", feed.modified)
             if not fresh:
                 self.send_header("Content-Type", "application/atom+xml")
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Length", str(len(feed.body)))
             self.end_headers()
             if not fresh:
-                self.wfile.write(body)
+                self.wfile.write(feed.body)
 
         def log_message(self, format: str, *args: object) -> None:
             """Stay silent: the demo's output is the daemon's."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    feed = Feed(f"http://127.0.0.1:{server.server_port}/offices.atom", body)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/offices.atom"
+        yield feed
     finally:
         server.shutdown()
         server.server_close()

@@ -72,7 +72,7 @@ def run(folder: Path | None, json_only: bool) -> int:
         say = (lambda line: None) if json_only else (lambda line: print(line, flush=True))
         demo = Demo(init(place / "state", datetime.now(UTC)), say)
         told = story.story()
-        url = stack.enter_context(feed.served(feed.document(told.feed)))
+        url = stack.enter_context(feed.served(feed.document(told.feed))).url
         log = place / "corrections.jsonl"
         log.write_text(told.log, "utf-8")
         summary = _play(demo, told, url, log)
@@ -130,8 +130,8 @@ def _show_gate(demo: Demo, store: Store) -> dict[str, float | None]:
     for release in made:
         for name, measure in release.measures.items():
             total = totals.setdefault(name, [0, 0])
-            total[0] += measure["right"]
-            total[1] += measure["asked"]
+            total[0] += measure.right
+            total[1] += measure.asked
     demo.say(f"\nThe gate, over releases {', '.join(str(r.number) for r in made if r.number)}:")
     for name, (right, asked) in totals.items():
         demo.say(f"  {name:15s} {right / asked:.4f}  ({right} of {asked})")

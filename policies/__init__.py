@@ -1,6 +1,7 @@
-"""Pure decisions: trust, approval, conflicts, the promotion gate, retention. No I/O, no clock."""
+"""Pure decisions: trust, approval, conflicts, the gate, compaction, retention. No I/O, no clock."""
 
 from policies.approval import Decision, State, decide, risks
+from policies.compaction import ShardView, due
 from policies.conflict import BELIEVED, STANDING, Outcome, Resolution, Standing, resolve
 from policies.gate import (
     FactResult,
@@ -14,6 +15,7 @@ from policies.gate import (
 )
 from policies.gate import Outcome as GateOutcome
 from policies.retention import ReleaseView, prunable
+from policies.sampling import interval
 from policies.trust import Tier
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "ReleaseView",
     "Resolution",
     "SetAside",
+    "ShardView",
     "Standing",
     "State",
     "Thresholds",
@@ -34,7 +37,9 @@ __all__ = [
     "Verdict",
     "blamed_facts",
     "decide",
+    "due",
     "failing_facts",
+    "interval",
     "judge",
     "prunable",
     "resolve",

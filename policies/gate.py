@@ -35,6 +35,7 @@ class Thresholds:
     locality_near: float = 0.99  #: same subject or relation, unchanged
     locality_far: float = 0.998  #: unrelated prompts, unchanged
     retention: float = 0.98  #: facts of earlier releases
+    unchanged: float = 1.0  #: facts of rewritten shards: answered as before, or right
     withdrawn: float = 1.0  #: superseded and retracted facts: the bare model's answer is back
     stale: float = 0.003  #: superseded and retracted facts still answered: at most
     min_probes: int = 1  #: fewer probes of a required measure decide nothing

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from wise.activations import capture, last_inputs
     from wise.attached import Attached
     from wise.attaching import attach
+    from wise.capacity import fullness, interference, packed
     from wise.editset import EditSet
     from wise.errors import (
         BadArtifact,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "activations": ("capture", "last_inputs"),
     "attaching": ("attach",),
+    "capacity": ("fullness", "interference", "packed"),
     "editset": ("EditSet",),
     "errors": (
         "BadArtifact",
@@ -100,11 +102,14 @@ __all__ = [
     "evaluate",
     "examples",
     "fit_space",
+    "fullness",
     "heal",
+    "interference",
     "last_inputs",
     "load",
     "locate",
     "merge",
+    "packed",
     "paper",
     "piece",
     "prototypes",

@@ -47,8 +47,8 @@ class EditSet:
     negatives: tuple[str, ...] = ()  #: prompts that must not be routed; none of ``questions``
     texts: tuple[str, ...] = ()  #: running text no position of which may be routed
     seed: int = 0
-    false_fire: float = 0.001  #: rate accepted where negatives and keys overlap
-    lean: float = 0.1  #: how far from the highest negative up to the keys the threshold lies
+    false_fire: float = 0.001  #: share of the negatives that the threshold may lie below
+    lean: float = 0.5  #: how far from the highest other negative up to the keys it lies
     floor: float = 0.7  #: cosine below which nothing is ever routed
 
     def problem(

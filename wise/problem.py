@@ -192,17 +192,43 @@ class Problem:
         count = len(columns)
         if not self._batches:
             return torch.zeros(count, count, device=self.device)
-        place, tokens = self._sampled(), 1 + max(int(at.nth.max()) for at in self._batches)
-        sums = torch.zeros((int(place.max()) + 1) * tokens, count, device=self.device)
-        sizes = torch.zeros(len(sums), device=self.device)
-        for rows, group in self._grouped(columns, place, tokens):
-            sums.index_add_(0, group, rows)
-            sizes += group.bincount(minlength=len(sizes))
-        means, total = sums / sizes.clamp(min=1)[:, None], torch.zeros(count, count).to(sums)
-        for rows, group in self._grouped(columns, place, tokens):
+        place = self._sampled()
+        means, sizes = self._means(columns, place)
+        total = torch.zeros(count, count, device=self.device)
+        for rows, group in self._grouped(columns, place):
             apart = rows - means[group]
             total += apart.T @ apart
         return total * (sum(len(at.row) for at in self._batches) / float(sizes.sum()))
+
+    def fact_inputs(self) -> tuple[Tensor, Tensor]:
+        """Return the mean input at each answer token of each fact, and which fact's it is.
+
+        (n, d_in) float32 over the fact's phrasings and contexts; (n,) the fact's place among all,
+        in the order of the examples. Both on the CPU.
+        """
+        if not self._batches:
+            return torch.zeros(0, self.site.d_in), torch.zeros(0, dtype=torch.long)
+        order = dict.fromkeys(e.fact for e in self.examples)
+        places = {fact: place for place, fact in enumerate(order)}
+        place = torch.tensor([places[e.fact] for e in self.examples], device=self.device)
+        means, sizes = self._means(torch.arange(self.site.d_in, device=self.device), place)
+        fact = torch.arange(len(order)).repeat_interleave(self._tokens)
+        there = (sizes > 0).cpu()
+        return means.cpu()[there], fact[there]
+
+    def _means(self, columns: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean input at each token of each fact, (g, c), and of how many, (g,)."""
+        sums = torch.zeros((int(place.max()) + 1) * self._tokens, len(columns), device=self.device)
+        sizes = torch.zeros(len(sums), device=self.device)
+        for rows, group in self._grouped(columns, place):
+            sums.index_add_(0, group, rows)
+            sizes += group.bincount(minlength=len(sizes))
+        return sums / sizes.clamp(min=1)[:, None], sizes
+
+    @property
+    def _tokens(self) -> int:
+        """How many tokens the longest answer has."""
+        return 1 + max(int(at.nth.max()) for at in self._batches)
 
     def _sampled(self) -> Tensor:
         """Return each example's place among the facts that are looked at, (examples,); -1: not."""
@@ -211,10 +237,9 @@ class Problem:
         place = {fact: index for index, fact in enumerate(facts)}
         return torch.tensor([place.get(e.fact, -1) for e in self.examples], device=self.device)
 
-    def _grouped(
-        self, columns: Tensor, place: Tensor, tokens: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _grouped(self, columns: Tensor, place: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield inputs, (n, c), and which token of which fact each produces, (n,)."""
+        tokens = self._tokens
         for at in self._batches:
             there = place[at.example]
             some = there >= 0

@@ -5,7 +5,7 @@ On disk it is PEFT-shaped configuration and safetensors, nothing that can run (d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from wise.memory import SideMemory
 from wise.paper import storage as paper_storage
 from wise.paper.memory import PaperMemory
 from wise.router import Calibration
+from wise.shard import Shard
 from wise.site import Site, locate, weight_hash
 
 PEFT_TYPE = "WISED_ROUTED_MEMORY"
@@ -90,6 +91,42 @@ class Release:
             memory=_narrowed(self.memory, keep, needed),
             fact_ids=tuple(one for one in self.fact_ids if one not in gone),
             shard_facts=tuple(self.shard_facts[index] for index in needed),
+        )
+
+    def rewritten(
+        self, positions: Collection[int], shards: Sequence[Shard], holds: Mapping[int, int]
+    ) -> Release:
+        """Return the release with the shards at ``positions`` replaced by ``shards``.
+
+        holds: for each fact of the replaced shards, by its id, which of ``shards`` holds it now.
+        Keys and threshold stay, so that every prompt is routed as before; the other shards stay as
+        they are and come first. Raises ValueError where there is no such shard or a fact would be
+        in none, and for the paper's memory, whose shards are batches of edits.
+        """
+        memory = self.memory
+        if not isinstance(memory, SideMemory):
+            raise ValueError("the paper's memory has no shards to rewrite")
+        if odd := sorted(set(positions) - set(range(len(memory.shards)))):
+            raise ValueError(f"there is no shard {odd[0]}")
+        stay = [i for i in range(len(memory.shards)) if i not in set(positions)]
+        place = {old: new for new, old in enumerate(stay)}
+        shard_of, counts = [], [0] * len(shards)
+        for fact, held in zip(self.fact_ids, memory.shard_of.tolist(), strict=True):
+            if held in place:
+                shard_of.append(place[held])
+            elif fact in holds and 0 <= holds[fact] < len(shards):
+                shard_of.append(len(stay) + holds[fact])
+                counts[holds[fact]] += 1
+            else:
+                raise ValueError(f"fact {fact} would be in no shard")
+        return replace(
+            self,
+            memory=replace(
+                memory,
+                shards=(*(memory.shards[i] for i in stay), *shards),
+                shard_of=torch.tensor(shard_of, dtype=torch.long),
+            ),
+            shard_facts=(*(self.shard_facts[i] for i in stay), *counts),
         )
 
     def save(self, folder: Path) -> None:

@@ -87,10 +87,15 @@ def fit_space(inputs: Tensor, question: Tensor | None = None) -> Space:
     scale = 1 / (spread + spread.median()).clamp(min=1e-12)
     center, scale = rows.mean(0).float(), (scale / scale.mean()).float()
     asked = 0 if question is None else len(question.unique())
-    if question is None or asked < LEAST_QUESTIONS or inputs.shape[1] <= 2 * MAP_WIDTH:
+    if question is None or not teaches_a_map(asked, inputs.shape[1]):
         return Space(center, scale)
     learned = _learn_map((inputs.float() - center) * scale, question)
     return Space(center, scale, learned * scale)
+
+
+def teaches_a_map(questions: int, d_in: int) -> bool:
+    """Tell whether so many questions teach a map of inputs of ``d_in`` dimensions."""
+    return questions >= LEAST_QUESTIONS and d_in > 2 * MAP_WIDTH
 
 
 def _learn_map(rows: Tensor, question: Tensor) -> Tensor:
@@ -180,17 +185,15 @@ def best_match(queries: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
 def calibrate(keys: Tensor, negatives: Tensor, false_fire: float, lean: float) -> Calibration:
     """Choose the threshold from the best matches of held-back keys and of negatives.
 
-    keys: (n,) cosines that must fire; negatives: (m,) cosines that must not. The threshold lies
-    the share ``lean`` of the way from the highest negative up to the lowest key where they are
-    apart. Where they overlap, it is the lowest key, but never below the (1 - ``false_fire``)
-    quantile of the negatives.
+    keys: (n,) cosines that must fire; negatives: (m,) cosines that must not, but for the share
+    ``false_fire``: among thousands of questions some mean a stored fact's to the model, and one
+    such must not decide for all. The threshold lies the share ``lean`` of the way from the
+    (1 - ``false_fire``) quantile of the negatives up to the lowest key, where that is higher.
     """
     top = float(negatives.max()) if len(negatives) else 0.0
     low = float(keys.min()) if len(keys) else 1.0
-    if low > top:
-        threshold = top + lean * (low - top)
-    else:
-        threshold = max(low, float(torch.quantile(negatives, 1 - false_fire)))
+    least = float(torch.quantile(negatives, 1 - false_fire)) if len(negatives) else 0.0
+    threshold = least + lean * max(0.0, low - least)
     fired = int((negatives >= threshold).sum())
     count = max(1, len(negatives))
     return Calibration(threshold, len(negatives), top, low, fired / count, (fired + 3) / count)

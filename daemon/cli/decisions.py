@@ -7,11 +7,12 @@ import json
 from collections.abc import Sequence
 from datetime import datetime
 
-from daemon import polling
+from daemon import emergency, polling
 from daemon.cli.common import Result
 from daemon.cli.registry import operator_source
 from daemon.config import Config
 from daemon.errors import UsageError
+from daemon.state import State
 from daemon.store import Store, facts, timestamp
 from daemon.store.facts import HELD, Fact
 from daemon.store.lifecycle import next_state
@@ -65,6 +66,18 @@ def decide(
     """Reject, quarantine or retract facts, all or none. Raises NotFound and Conflict."""
     with store.write():
         return [_moved(store, fact, event, reason, now) for fact in _distinct(store, fact_ids)]
+
+
+def withdraw(
+    state: State, store: Store, fact_ids: Sequence[int], reason: str, now: datetime
+) -> list[Result]:
+    """Let a release without these retracted facts answer at once; empty when none was answered.
+
+    Raises Refused for a side memory that can't drop a fact.
+    """
+    gone = _distinct(store, fact_ids)
+    number = emergency.release_without(state, store, state.config(), gone, now, reason)
+    return [] if number is None else [Result(f"release {number}", "promoted")]
 
 
 def _distinct(store: Store, fact_ids: Sequence[int]) -> list[Fact]:

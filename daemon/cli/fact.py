@@ -189,15 +189,20 @@ def quarantine(
 def retract(
     context: typer.Context,
     ids: Ids,
+    at_once: Annotated[
+        bool,
+        typer.Option("--now", help="Don't wait for a cycle: publish a release without their keys."),
+    ] = False,
     reason: Reason = "",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Take back facts that were edited in; the next release does not answer them.
 
-    Example: wised fact retract 12 --reason "the source corrected itself"
+    Example: wised fact retract 12 --now --reason "the source corrected itself"
     """
-    _decide(context, ids, "retract", reason_or(reason, "retracted by hand"), dry_run, as_json)
+    why = reason_or(reason, "retracted by hand")
+    _decide(context, ids, "retract", why, dry_run, as_json, at_once=at_once)
 
 
 def _decide(
@@ -207,6 +212,8 @@ def _decide(
     reason: str,
     dry_run: bool,
     as_json: bool,
+    *,
+    at_once: bool = False,
 ) -> None:
     from daemon.cli import decisions
     from daemon.cli.rehearsal import changing
@@ -214,4 +221,6 @@ def _decide(
     numbers = [number(one, "f") for one in ids]
     with changing(place(context), dry_run=dry_run) as change:
         results = decisions.decide(change.store, numbers, event, reason, now())
+        if at_once:
+            results += decisions.withdraw(change.state, change.store, numbers, reason, now())
         show_changes(results, change.changes(), dry_run=dry_run, as_json=as_json)

@@ -18,7 +18,6 @@ from daemon.cli.common import (
     reason_or,
     show_changes,
 )
-from daemon.errors import Conflict
 from daemon.render import fields, print_json, table
 
 app = typer.Typer(name="release")
@@ -90,24 +89,29 @@ def diff(context: typer.Context, old: Number, new: Number, as_json: Json = False
 
 
 @app.command()
-def verify(context: typer.Context, which: Number, as_json: Json = False) -> None:
-    """Check a release's files against its manifest; exit 9 when one was changed.
+def verify(
+    context: typer.Context,
+    which: Number,
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="Make it again from the ledger; compare the bytes.")
+    ] = False,
+    answers: Annotated[
+        bool, typer.Option("--answers", help="Ask its probes again; compare with the record.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a release's files against its manifest; exit 9 when something differs.
 
-    Example: wised release verify 0
+    Example: wised release verify 0 --rebuild --answers
     """
-    from daemon import releases
+    from daemon.cli import verification
 
-    state = place(context)
-    with state.store(read_only=True) as store:
-        found = releases.get(store, number(which, "r"))
-    if found.state == "pruned":
-        raise Conflict(f"release {found.number} was pruned: its files are gone")
-    releases.check_files(state, found)
-    result = "intact" if found.folder else "no_files"
+    state, wanted = place(context), number(which, "r")
+    found = verification.verified(state, wanted, rebuild=rebuild, answers=answers)
     if as_json:
-        print_json({"release": found.number, "result": result})
+        print_json({"release": wanted, **found.document()})
     else:
-        fields([(f"release {found.number}", result)])
+        fields(found.lines(wanted))
 
 
 @app.command()

@@ -12,10 +12,12 @@ from daemon.cli.fact_view import brief as fact_brief
 from daemon.cli.fact_view import event_document, summary
 from daemon.cli.queries import Event
 from daemon.errors import Conflict
+from daemon.messages import Measured
 from daemon.releases import Release
 from daemon.render import times
 from daemon.store import Store, facts
 from daemon.store.facts import Fact
+from policies import interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +93,32 @@ def document(seen: View) -> dict[str, object]:
 
 
 def measures(release: Release) -> dict[str, dict[str, object]]:
-    """Return each probe kind's right, asked and rate (None when nothing was asked)."""
-    return {
-        name: {**m, "rate": m["right"] / m["asked"] if m["asked"] else None}
-        for name, m in release.measures.items()
-    }
+    """Return each probe kind's right, asked and rate (None when nothing was asked).
+
+    A sample has the size of the whole and the 95 % interval of its rate beside it.
+    """
+    return {name: _measure(measured) for name, measured in release.measures.items()}
 
 
-def measure_line(measured: dict[str, int]) -> str:
-    """Return a measure as ``0.9875 (158 of 160)``."""
-    right, asked = measured["right"], measured["asked"]
-    return f"{right / asked:.4f} ({right} of {asked})" if asked else "not asked"
+def _measure(measured: Measured) -> dict[str, object]:
+    right, asked, whole = measured.right, measured.asked, measured.whole
+    body: dict[str, object] = {"right": right, "asked": asked}
+    body["rate"] = right / asked if asked else None
+    if whole is not None:
+        body |= {"whole": whole, "interval": interval(right, asked, whole)}
+    return body
+
+
+def measure_line(measured: Measured) -> str:
+    """Return a measure as ``0.9875 (158 of 160)``, a sample's with its 95 % interval."""
+    right, asked, whole = measured.right, measured.asked, measured.whole
+    if not asked:
+        return "not asked"
+    share = f"{right / asked:.4f} ({right} of {asked}"
+    if whole is None:
+        return f"{share})"
+    low, high = interval(right, asked, whole)
+    return f"{share} drawn from {whole}; 95 % within {low:.4f} to {high:.4f})"
 
 
 def lines(seen: View) -> Iterator[tuple[str, object]]:

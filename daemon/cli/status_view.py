@@ -9,6 +9,7 @@ from datetime import datetime
 from daemon.cli.release_view import measure_line, measures
 from daemon.render import ago, times
 from daemon.status import SourceHealth, Status
+from daemon.store.shards import Shard
 
 
 def document(status: Status, now: datetime) -> dict[str, object]:
@@ -25,6 +26,7 @@ def document(status: Status, now: datetime) -> dict[str, object]:
             "promoted_at": times(since),
             "age_seconds": None if since is None else (now - since).total_seconds(),
         },
+        "memory": [_shard(one) for one in status.shards],
         "queue": dict(status.queue),
         "oldest_waiting": None
         if oldest is None
@@ -38,6 +40,15 @@ def document(status: Status, now: datetime) -> dict[str, object]:
         "gate": _gate(status),
         "holds": dict(status.holds),
         "dead_letters": status.dead_letters,
+    }
+
+
+def _shard(one: Shard) -> dict[str, object]:
+    return {
+        "made_in": one.made_in,
+        "live": one.live,
+        "dead": one.dead,
+        "fullness": round(one.fullness, 4),
     }
 
 
@@ -71,6 +82,8 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
     promoted = f"promoted {ago(current.promoted_at, now)}"
     what = f"{status.held} facts" if current.number else "the bare model"
     yield "release", f"{current.number}: {what}, {promoted}"
+    if status.shards:
+        yield "memory", _memory_line(status.shards)
     yield "facts", ", ".join(f"{count} {state}" for state, count in status.queue.items())
     if status.oldest_waiting:
         fact, state, since = status.oldest_waiting
@@ -80,6 +93,14 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
     for kind, reason in status.holds.items():
         yield "hold", f"{kind}: {reason}"
     yield "dead letters", status.dead_letters
+
+
+def _memory_line(shards: tuple[Shard, ...]) -> str:
+    """Return how full each shard is: ``3 shards, 94 %, 90 % and 31 % full, with 12 dead facts``."""
+    full = [f"{one.fullness:.0%}".replace("%", " %") for one in shards]
+    listed = " and ".join(filter(None, (", ".join(full[:-1]), full[-1])))
+    kind = "1 shard" if len(shards) == 1 else f"{len(shards)} shards"
+    return f"{kind}, {listed} full, with {sum(one.dead for one in shards)} dead facts"
 
 
 def _source_lines(status: Status) -> Iterator[tuple[str, object]]:

@@ -189,10 +189,11 @@ def evidence(store: Store, fact_id: int) -> list[Evidence]:
     return [Evidence(**dict(row)) for row in rows]
 
 
-def subjects(store: Store) -> list[str]:
-    """Return the subjects of all facts with a configured relation."""
+def subjects(store: Store, last: int) -> list[str]:
+    """Return the subjects of the facts up to ``last`` that have a configured relation."""
     rows = store.rows(
-        "SELECT DISTINCT subject FROM fact WHERE relation != 'asked' ORDER BY subject"
+        "SELECT DISTINCT subject FROM fact WHERE relation != 'asked' AND id <= ? ORDER BY subject",
+        last,
     )
     return [row["subject"] for row in rows]
 

@@ -150,5 +150,30 @@ CREATE TRIGGER event_is_append_only_delete BEFORE DELETE ON event
 BEGIN SELECT RAISE(ABORT, 'event is append-only'); END;
 """
 
+#: what it takes to make a release again, and which of its shards holds each fact
+M002_LEDGER = """
+CREATE TABLE settings (
+    sha256 TEXT PRIMARY KEY,
+    body TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+ALTER TABLE release ADD COLUMN kind TEXT NOT NULL DEFAULT 'update'
+    CHECK (kind IN ('update', 'compaction', 'emergency'));
+ALTER TABLE release ADD COLUMN rewritten TEXT NOT NULL DEFAULT '[]';
+ALTER TABLE release ADD COLUMN last_fact INTEGER;
+ALTER TABLE release ADD COLUMN settings TEXT REFERENCES settings(sha256);
+
+ALTER TABLE release_fact ADD COLUMN shard INTEGER;
+
+CREATE TABLE shard (
+    release INTEGER NOT NULL REFERENCES release(number),
+    position INTEGER NOT NULL,
+    made_in INTEGER NOT NULL REFERENCES release(number),
+    solved INTEGER NOT NULL CHECK (solved >= 0),
+    fullness REAL NOT NULL CHECK (fullness >= 0),
+    PRIMARY KEY (release, position)
+) STRICT, WITHOUT ROWID;
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
-MIGRATIONS: tuple[str, ...] = (M001_CREATE,)
+MIGRATIONS: tuple[str, ...] = (M001_CREATE, M002_LEDGER)

@@ -7,6 +7,7 @@ import os
 import queue
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -25,7 +26,7 @@ from daemon.messages import (
     ReplyLine,
     Said,
 )
-from daemon.worker.session import Session
+from daemon.worker.session import MAX_ANSWER_TOKENS, Session
 
 
 def _embed(session: Session, request: Embed) -> Embedded:
@@ -41,13 +42,15 @@ def _embed(session: Session, request: Embed) -> Embedded:
 
 
 def _ask(session: Session, request: Ask) -> Answers:
-    prompts = list(request.prompts)
-    bare = session.bare(prompts)
+    prompts, tokens = list(request.prompts), request.max_new_tokens or MAX_ANSWER_TOKENS
+    bare: Sequence[str | None] = [None] * len(prompts)
+    if request.release is None or request.beside_bare:
+        bare = session.bare(prompts, tokens)
     if request.release is None:
-        return Answers(answers=tuple(Said(text=text) for text in bare))
+        return Answers(answers=tuple(Said(text=text or "") for text in bare))
     release = session.load(request.release)
     with session.attached(release) as memory:
-        said = session.ask(prompts, memory, "asking")
+        said = session.ask(prompts, memory, "asking", tokens)
     return Answers(
         answers=tuple(
             Said(

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import wise
 from daemon.messages import Build, Built, FactText, Measured, Miss, Outcome
 from daemon.worker.session import Session
+from policies import interval
 
 FAR_TEXTS = 40  #: pieces of running text whose continuation must not change
 FAR_WORDS = 24  #: length of such a piece
@@ -46,29 +49,54 @@ class Record:
     expected: str
     answer: str
     right: bool
+    tokens: int  #: at most so many in the answer
     fact: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a candidate is asked."""
+
+    probes: tuple[Probe, ...]
+    usual: int  #: tokens of an answer at most, where the probe says nothing else
+    whole: Mapping[str, int]  #: how many probes of a kind there are, where a sample is asked
+
+    def of(self, *kinds: str) -> list[Probe]:
+        """Return the probes of some kinds."""
+        return [probe for probe in self.probes if probe.kind in kinds]
+
+
 def measure(
-    session: Session, request: Build, parent: wise.Release | None, fit: wise.Fit | None
+    session: Session,
+    request: Build,
+    parent: wise.Release | None,
+    rewritten: Sequence[FactText],
+    unfit: Mapping[int, str],
 ) -> Built:
-    """Ask all probes of the candidate as saved, and write `probes.json` beside it."""
-    asked = _probes(session, request)
-    usual = _usual_tokens(session, request)
-    bare = _answers(session, asked, None, "asking the bare model", usual)
+    """Ask all probes of the candidate as saved, and write `probes.json` beside it.
+
+    rewritten: the facts whose shards were rewritten; unfit: facts that training could not reach.
+    """
+    asked = _asked(session, request, rewritten)
     candidate = wise.Release.read(Path(request.out))
-    said = _answers(session, asked, candidate, "probing the candidate", usual)
-    records = _records(asked, said, bare)
+    ours = [probe for probe in asked.probes if not rewritten or probe.expected is None]
+    bare = _answers(session, ours, None, "asking the bare model", asked.usual)
+    said = _answers(session, asked.probes, candidate, "probing the candidate", asked.usual)
+    records = _records(asked.probes, said, bare, asked.usual)
     records += _stale(request, records, bare)
-    facts_only = [p for p in asked if p.kind in ("reliability", "retention")]
+    compared = asked.of(*(OF_FACTS if rewritten else ("reliability", "retention")))
     before = {}
     if parent:
-        before = _answers(session, facts_only, parent, "probing the parent", usual)
+        before = _answers(session, compared, parent, "probing the parent", asked.usual)
+    if rewritten:
+        records += _unchanged(records, before, {fact.id for fact in rewritten})
     built = Built(
-        measures=_tally(records),
-        parent_measures=_tally(_records(facts_only, before, bare)) if parent else {},
-        bare_measures=_tally(_records([p for p in asked if p.kind in OF_FACTS], bare, bare)),
-        outcomes=tuple(_outcome(f, records, fit) for f in request.facts),
+        measures=_tally(records, asked.whole),
+        parent_measures=_tally(_records(compared, before, bare, asked.usual)) if parent else {},
+        bare_measures={}
+        if rewritten
+        else _tally(_records(asked.of(*OF_FACTS), bare, bare, asked.usual)),
+        outcomes=tuple(_outcome(f, records, unfit) for f in request.facts),
         misses=_misses(records),
         figures={},
         base_name=candidate.base_name,
@@ -78,21 +106,50 @@ def measure(
     return built
 
 
-def _probes(session: Session, request: Build) -> list[Probe]:
-    """Return all probes; none of their phrasings, contexts or slots was trained or calibrated."""
-    rng = random.Random(session.config.wise.seed + 1)
+def _asked(session: Session, request: Build, rewritten: Sequence[FactText]) -> _Asked:
+    """Return all probes; none of their phrasings, contexts or slots was trained or calibrated.
+
+    New facts are asked for in full; of rewritten ones the edit prompts are, all else and all
+    other facts by a sample that the release's number seeds, so that cost doesn't grow with history.
+    """
+    section, usual = session.config, _usual_tokens(session, request)
+    rng = random.Random(section.wise.seed + 1)
+    drawn = random.Random(f"{section.wise.seed}:{request.number}")
     made = [Probe("locality_near", prompt, None) for prompt in request.questions.near]
     made += [Probe("locality_far", prompt, None) for prompt in request.questions.far]
     turns = [p.prompt for p in made]
-    said = dict(zip(turns, session.bare(turns, _usual_tokens(session, request)), strict=True))
+    said = dict(zip(turns, session.bare(turns, usual), strict=True))
     contexts = wise.Contexts(session.background.probe, tuple(f"{p} {a}" for p, a in said.items()))
     for fact in request.facts:
         made += _of_fact(fact, contexts, rng)
-    sample = min(session.config.gate.retention_sample, len(request.kept))
-    for fact in rng.sample(request.kept, sample):
+    sample, whole = section.gate.retention_sample, {}
+    for fact in rewritten:
+        made.append(Probe("reliability", fact.prompts[0], fact.object, fact.id))
+    for fact in drawn.sample(rewritten, min(sample, len(rewritten))):
+        made += _of_fact(fact, contexts, rng)[1:]
+    if len(rewritten) > sample:
+        whole = _whole(made, len(rewritten), sample)
+    again = {fact.id for fact in rewritten}
+    others = [fact for fact in request.kept if fact.id not in again]
+    for fact in drawn.sample(others, min(sample, len(others))):
         made.append(Probe("retention", fact.prompts[0], fact.object, fact.id))
+    if len(others) > sample:
+        whole["retention"] = len(others)
     for fact in request.withdrawn:
         made.append(Probe("withdrawn", fact.prompts[0], None, fact.id))
+    made += _far_texts(session, rng)
+    return _Asked(tuple(made), usual, whole)
+
+
+def _whole(made: Sequence[Probe], facts: int, sample: int) -> dict[str, int]:
+    """Return how many probes there would be had all facts been asked for, of what was sampled."""
+    counts = Counter(probe.kind for probe in made if probe.kind in OF_FACTS[1:])
+    return {kind: count * facts // sample for kind, count in counts.items()}
+
+
+def _far_texts(session: Session, rng: random.Random) -> list[Probe]:
+    """Return pieces of running text that are to be continued as the bare model does."""
+    made: list[Probe] = []
     texts = [t for t in session.background.probe if len(t.split()) > FAR_WORDS]
     for text in rng.sample(texts, min(FAR_TEXTS, len(texts))):
         made.append(
@@ -144,31 +201,48 @@ def _answers(
 
 
 def _records(
-    probes: Sequence[Probe], said: Mapping[str, str], bare: Mapping[str, str]
+    probes: Sequence[Probe], said: Mapping[str, str], bare: Mapping[str, str], usual: int
 ) -> list[Record]:
-    return [
-        Record(p.kind, p.prompt, expected, said[p.prompt], said[p.prompt] == expected, p.fact)
-        for p in probes
-        for expected in (bare[p.prompt] if p.expected is None else p.expected,)
-    ]
+    made = []
+    for p in probes:
+        answer, expected = said[p.prompt], bare[p.prompt] if p.expected is None else p.expected
+        right, tokens = answer == expected, p.tokens or usual
+        made.append(Record(p.kind, p.prompt, expected, answer, right, tokens, p.fact))
+    return made
 
 
 def _stale(request: Build, records: Sequence[Record], bare: Mapping[str, str]) -> list[Record]:
     """Judge each new fact's edit prompt once more: an older value is worse than a wrong one."""
     older = {f.id: ({*f.replaces, bare[f.prompts[0]]} - {f.object}) for f in request.facts}
     return [
-        Record("stale", r.prompt, r.expected, r.answer, r.answer not in older[r.fact], r.fact)
-        for r in records
-        if r.kind == "reliability" and r.fact is not None
+        replace(record, kind="stale", right=record.answer not in older[record.fact])
+        for record in records
+        if record.kind == "reliability" and record.fact in older
     ]
 
 
-def _tally(records: Sequence[Record]) -> dict[str, Measured]:
+def _unchanged(
+    records: Sequence[Record], before: Mapping[str, str], rewritten: Set[int]
+) -> list[Record]:
+    """Compare edit prompts with the parent's answers; a wrong one may give way to the right one."""
+    made = []
+    for record in records:
+        if record.kind == "reliability" and record.fact in rewritten:
+            old = before[record.prompt]
+            same = record.right or record.answer == old
+            made.append(replace(record, kind="unchanged", expected=old, right=same))
+    return made
+
+
+def _tally(
+    records: Sequence[Record], whole: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Measured]:
     kinds = dict.fromkeys(r.kind for r in records)
     return {
         kind: Measured(
             right=sum(r.right for r in records if r.kind == kind),
             asked=sum(r.kind == kind for r in records),
+            whole=whole.get(kind),
         )
         for kind in kinds
     }
@@ -190,7 +264,7 @@ def _misses(records: Sequence[Record]) -> tuple[Miss, ...]:
     return tuple(misses)
 
 
-def _outcome(fact: FactText, records: Sequence[Record], fit: wise.Fit | None) -> Outcome:
+def _outcome(fact: FactText, records: Sequence[Record], unfit: Mapping[int, str]) -> Outcome:
     own = [r for r in records if r.fact == fact.id]
     other = [r.right for r in own if r.kind == "generalisation"]
     context = [r.right for r in own if r.kind in ("after_text", "second_turn")]
@@ -201,17 +275,26 @@ def _outcome(fact: FactText, records: Sequence[Record], fit: wise.Fit | None) ->
         generalised_asked=len(other),
         in_context=sum(context),
         in_context_asked=len(context),
-        unfit=fit.unfit.get(fact.id, "") if fit else "",
+        unfit=unfit.get(fact.id, ""),
     )
+
+
+def _reported(measured: Measured) -> dict[str, object]:
+    """Return a measure as `probes.json` has it: with the 95 % interval where it is a sample's."""
+    body: dict[str, object] = {"right": measured.right, "asked": measured.asked}
+    if measured.whole is not None:
+        low, high = interval(measured.right, measured.asked, measured.whole)
+        body |= {"whole": measured.whole, "low": round(low, 5), "high": round(high, 5)}
+    return body
 
 
 def _write(folder: Path, built: Built, records: Sequence[Record]) -> None:
     body = {
         "format_version": 1,
         "measures": {
-            "candidate": {k: m.model_dump() for k, m in built.measures.items()},
-            "parent": {k: m.model_dump() for k, m in built.parent_measures.items()},
-            "bare": {k: m.model_dump() for k, m in built.bare_measures.items()},
+            "candidate": {k: _reported(m) for k, m in built.measures.items()},
+            "parent": {k: _reported(m) for k, m in built.parent_measures.items()},
+            "bare": {k: _reported(m) for k, m in built.bare_measures.items()},
         },
         "probes": [asdict(record) for record in records],
     }

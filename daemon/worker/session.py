@@ -42,7 +42,6 @@ class Session:
     config: Config
     report: Report
     _bare: dict[tuple[str, int], str] = field(default_factory=dict)
-    _inputs: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> Any:
@@ -131,15 +130,13 @@ class Session:
     def key_inputs(self, prompts: list[str]) -> torch.Tensor:
         """Return what enters the edited matrix at each prompt's end, (n, d_in) float32.
 
-        Kept between requests: most questions of one cycle come again in the next.
+        Nothing is kept between requests: a row's last bits depend on the rows computed beside it,
+        and a release must come out the same from a fresh worker.
         """
-        new = [p for p in dict.fromkeys(prompts) if p not in self._inputs]
-        tokens = [self.tokenizer(p)["input_ids"] for p in new]
+        tokens = [self.tokenizer(prompt)["input_ids"] for prompt in dict.fromkeys(prompts)]
         rows = wise.last_inputs(self.model, self.site, tokens)
-        self._inputs.update(zip(new, rows, strict=True))
-        if not prompts:
-            return torch.zeros(0, self.site.d_in)
-        return torch.stack([self._inputs[p] for p in prompts])
+        place = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
+        return rows.reshape(-1, self.site.d_in)[[place[prompt] for prompt in prompts]]
 
     def bare(self, prompts: list[str], max_new_tokens: int = MAX_ANSWER_TOKENS) -> list[str]:
         """Return the bare model's answers; each prompt is asked once a worker."""

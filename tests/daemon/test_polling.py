@@ -46,8 +46,8 @@ def poll(state: State, store: Store, hours: float = 0) -> list[Polled]:
 def test_a_feed_is_read_once_and_then_only_asked_whether_it_changed(
     state: State, store: Store
 ) -> None:
-    with served(document(UPDATES)) as url:
-        add_source(store, "feed", url)
+    with served(document(UPDATES)) as feed:
+        add_source(store, "feed", feed.url)
         (first,) = poll(state, store)
         assert (first.entries, first.facts, first.dead) == (5, 5, 0)
         assert poll(state, store) == []  # not due yet
@@ -63,8 +63,8 @@ def test_a_feed_is_read_once_and_then_only_asked_whether_it_changed(
 def test_entries_seen_again_without_validators_bring_nothing_new(
     state: State, store: Store
 ) -> None:
-    with served(document(UPDATES)) as url:
-        add_source(store, "feed", url)
+    with served(document(UPDATES)) as feed:
+        add_source(store, "feed", feed.url)
         poll(state, store)
         store.connection.execute("UPDATE source SET etag = NULL, last_modified = NULL")
         (again,) = poll(state, store, hours=1)
@@ -72,8 +72,8 @@ def test_entries_seen_again_without_validators_bring_nothing_new(
 
 
 def test_a_normal_source_does_not_date_its_own_facts(state: State, store: Store) -> None:
-    with served(document(UPDATES)) as url:
-        add_source(store, "feed", url, tier="normal")
+    with served(document(UPDATES)) as feed:
+        add_source(store, "feed", feed.url, tier="normal")
         poll(state, store)
     assert {f.asserted_at for f in facts.in_states(store, ("received",))} == {START}
 
@@ -112,8 +112,8 @@ def test_validators_and_entries_are_stored_together_or_not_at_all(
     def crash(*args: object) -> None:
         raise KeyboardInterrupt
 
-    with served(document(UPDATES)) as url:
-        add_source(store, "feed", url)
+    with served(document(UPDATES)) as feed:
+        add_source(store, "feed", feed.url)
         monkeypatch.setattr(polling, "_note_success", crash)
         with pytest.raises(KeyboardInterrupt):
             poll(state, store)

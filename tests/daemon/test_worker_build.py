@@ -166,11 +166,11 @@ def test_shards_are_stored_in_the_models_own_type(
     assert built.measures["reliability"].right == 1
 
 
-def test_a_withdrawn_fact_is_silent_without_training_and_its_weights_go_with_the_next_merge(
+def test_a_withdrawn_fact_is_silent_without_training_and_its_weights_go_with_the_next_compaction(
     model: Path, tmp_path: Path
 ) -> None:
-    session = new_session(model, max_shards=1)
-    gone, stays, new = fact(0), fact(1), fact(2)
+    session = new_session(model)
+    gone, stays = fact(0), fact(1)
     first, _ = made(session, tmp_path, 1, [gone, stays])
     bare = answers(session, [gone], None)
     assert answers(session, [gone, stays], first) == [gone.object, stays.object]
@@ -179,15 +179,18 @@ def test_a_withdrawn_fact_is_silent_without_training_and_its_weights_go_with_the
     assert answers(session, [gone], second) == bare
     assert answers(session, [stays], second) == [stays.object]
     assert "iterations" not in built.figures
-    release = wise.Release.load(second)
+    before, release = wise.Release.load(first), wise.Release.load(second)
     assert (release.fact_ids, release.shard_facts, release.holds_dropped) == ((1,), (2,), True)
+    assert release.calibration == before.calibration  # nothing else changed
 
-    third, _ = made(session, tmp_path, 3, [new], parent=second, kept=(stays,))
+    third, _ = made(session, tmp_path, 3, [], parent=second, kept=(stays,), rewritten=(0,))
     release = wise.Release.load(third)
-    assert (release.fact_ids, release.shard_facts, release.holds_dropped) == ((1, 2), (2,), False)
-    never, _ = made(session, tmp_path / "never", 3, [stays, new])
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        assert (third / name).read_bytes() == (never / name).read_bytes()
+    assert (release.fact_ids, release.shard_facts, release.holds_dropped) == ((1,), (1,), False)
+    assert answers(session, [stays], third) == [stays.object]
+    never, _ = made(session, tmp_path / "never", 3, [stays])
+    alone = wise.Release.load(never).memory
+    assert isinstance(release.memory, wise.SideMemory) and isinstance(alone, wise.SideMemory)
+    assert torch.equal(release.memory.shards[0].delta, alone.shards[0].delta)
 
 
 @pytest.mark.parametrize("section", [{}, PAPER], ids=["keyed", "paper"])
@@ -205,18 +208,51 @@ def test_the_last_fact_can_be_taken_away_and_another_added(
     assert wise.Release.load(third).fact_ids == (1,)
 
 
-def test_shards_of_live_facts_are_merged_and_healed(model: Path, tmp_path: Path) -> None:
-    session = new_session(model, max_shards=2, rho=0.9)
+def test_shards_of_live_facts_are_merged_and_healed_and_all_else_stays(
+    model: Path, tmp_path: Path
+) -> None:
+    session = new_session(model, rho=0.9)
     held: list[FactText] = []
     folder = None
     for number in (1, 2, 3):
         new = fact(number - 1)
-        folder, _ = made(session, tmp_path, number, [new], parent=folder, kept=tuple(held))
+        folder, built = made(session, tmp_path, number, [new], parent=folder, kept=tuple(held))
         held.append(new)
         assert answers(session, held, folder) == [f.object for f in held]
-        shards = wise.Release.load(folder).shard_facts
-        assert shards == {1: (1,), 2: (1, 1), 3: (3,)}[number]
-    assert len(wise.Release.load(folder).memory.shards[0].columns) == round(0.9 * 96)
+        assert built.shard_of == tuple(range(number))
+        assert [s.inherited for s in built.shards] == [*range(number - 1), None]
+    before = wise.Release.load(folder)
+    merged, built = made(session, tmp_path, 4, [], parent=folder, kept=tuple(held), rewritten=(0, 2))
+    after = wise.Release.load(merged)
+    assert answers(session, held, merged) == [f.object for f in held]
+    assert isinstance(before.memory, wise.SideMemory) and isinstance(after.memory, wise.SideMemory)
+    assert after.shard_facts == (1, 2)
+    assert built.shard_of == tuple(after.memory.shard_of.tolist()) == (1, 0, 1)
+    assert [(s.solved, s.inherited) for s in built.shards] == [(1, 1), (2, None)]
+    assert torch.equal(after.memory.shards[0].delta, before.memory.shards[1].delta)
+    assert torch.equal(after.memory.keys.vectors, before.memory.keys.vectors)
+    assert after.calibration == before.calibration
+    assert len(after.memory.shards[1].columns) == round(0.9 * 96)
+    measures = {name: (m.right, m.asked) for name, m in built.measures.items()}
+    assert measures["unchanged"] == measures["reliability"] == (2, 2)
+    assert measures["retention"] == (1, 1)
+
+
+def test_facts_that_would_fill_a_shard_are_spread_over_several(model: Path, tmp_path: Path) -> None:
+    session = new_session(model, shard_room=1e-6)  # the meter says that any two are too many
+    three = [fact(n) for n in range(3)]
+    folder, built = made(session, tmp_path, 1, three)
+    assert [s.solved for s in built.shards] == [1, 1, 1]
+    assert answers(session, three, folder) == [f.object for f in three]
+
+
+def test_a_release_comes_out_the_same_from_a_fresh_worker(model: Path, tmp_path: Path) -> None:
+    session, one, two = new_session(model), fact(0), fact(1)
+    first, _ = made(session, tmp_path, 1, [one])
+    second, _ = made(session, tmp_path, 2, [two], parent=first, kept=(one,))
+    fresh, _ = made(new_session(model), tmp_path / "fresh", 2, [two], parent=first, kept=(one,))
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (second / name).read_bytes() == (fresh / name).read_bytes()
 
 
 def test_a_model_spread_by_accelerate_is_edited_and_asked(model: Path, tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def new_session(
     document = {
         "model": {"name": str(model), "device": device, "dtype": dtype},
         "embedding": {"name": "none"},
-        "wise": {"rho": 1.0, "ridge": 0.5, "background_file": str(background)} | section,
+        "wise": {"rho": 1.0, "ridge": 0.5, "shard_room": 1e6, "background_file": str(background)}
+        | section,
     }
     return Session(Config.model_validate(document), lambda stage, done, total: None)
 
@@ -86,10 +87,11 @@ def request(
     parent: Path | None = None,
     kept: tuple[FactText, ...] = (),
     withdrawn: tuple[FactText, ...] = (),
+    rewritten: tuple[int, ...] = (),
 ) -> Build:
     """A build request whose candidate lies at ``folder / number``."""
     out = folder / str(number)
-    out.mkdir()
+    out.mkdir(parents=True)
     return Build(
         number=number,
         parent=str(parent) if parent else None,
@@ -97,5 +99,6 @@ def request(
         facts=tuple(facts),
         kept=kept,
         withdrawn=withdrawn,
+        rewritten=rewritten,
         questions=QUESTIONS,
     )

@@ -65,7 +65,7 @@ class World:
 
     def publish(self, name: str, changes: Sequence[Update]) -> None:
         """Serve changes as an Atom feed and add it as a trusted source."""
-        url = self.stack.enter_context(feed.served(feed.document(changes)))
+        url = self.stack.enter_context(feed.served(feed.document(changes))).url
         private = "--allow-private"
         self.wised("source", "add", "feed", url, "--name", name, "--tier", "trusted", private)
 

@@ -1,0 +1,114 @@
+"""Take facts out of what answers at once: a release without their keys, no training, no model.
+
+The gate is passed over: nothing is added, and what stays is the promoted release's, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from daemon import plan, releases
+from daemon.config import Config
+from daemon.errors import IntegrityError, Refused
+from daemon.messages import Built, ShardMade
+from daemon.publish import publish, workplace
+from daemon.releases import Release
+from daemon.state import State
+from daemon.store import Store, facts, shards
+from daemon.store.facts import Fact
+from wise import manifest
+from wise.errors import BadArtifact
+
+CONFIG, MATRIX = "adapter_config.json", "edited_matrix_sha256"
+#: what `probes.json` says of a release that nothing was asked of
+UNPROBED = {
+    "format_version": 1,
+    "measures": {"candidate": {}, "parent": {}, "bare": {}},
+    "probes": [],
+}
+
+
+def release_without(
+    state: State, store: Store, config: Config, gone: Sequence[Fact], now: datetime, reason: str
+) -> int | None:
+    """Publish and promote the promoted release without ``gone``, which are retracted already.
+
+    Returns its number; None when the promoted release holds none of them. Raises Refused for the
+    paper's memory, which can't drop a fact. A crash on the way leaves retracted facts, which the
+    next cycle takes out.
+    """
+    parent = releases.promoted(store)
+    held, ids = facts.of_release(store, parent.number), {fact.id for fact in gone}
+    kept = [fact for fact in held if fact.id not in ids]
+    if len(kept) == len(held):
+        return None
+    with store.write():
+        number, _ = plan.begin(store, config, parent.number, now, kind="emergency")
+        data = {"to": "building", "parent": parent.number, "withdrawn": sorted(ids)}
+        store.event("release.plan", f"release:{number}", data, now)
+    folder = workplace(state.releases, number)
+    try:
+        _write(releases.folder_of(state, parent), folder, [f.id for f in held if f.id in ids])
+        _publish(state, store, config, parent, number, kept, folder, now)
+    except BaseException as error:
+        with store.write():
+            store.transition("release", number, "refuse", now, str(error) or "interrupted")
+        raise
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    releases.promote(state, store, number, now, reason)
+    return number
+
+
+def _write(parent: Path | None, folder: Path, gone: Sequence[int]) -> None:
+    from wise.withdrawal import withdraw  # numpy is imported where it is needed only
+
+    assert parent is not None, "a release that holds facts has a folder"
+    try:
+        withdraw(parent, folder, gone)
+    except BadArtifact as error:
+        raise IntegrityError(str(error), error.hint) from error
+    except ValueError as error:
+        raise Refused(str(error), hint="without --now, the next cycle takes them out") from error
+    (folder / "probes.json").write_text(json.dumps(UNPROBED, indent=1, sort_keys=True) + "\n")
+
+
+def _publish(
+    state: State,
+    store: Store,
+    config: Config,
+    parent: Release,
+    number: int,
+    kept: Sequence[Fact],
+    folder: Path,
+    now: datetime,
+) -> None:
+    """Complete the folder, then let one transaction make it a release that can be promoted."""
+    head = manifest.read_json(folder / CONFIG, manifest.FILES[CONFIG])
+    stay, shard_of = _left(store, parent.number, kept)
+    base = {"base_name": head["base_model_name_or_path"], "base_sha256": head[MATRIX]}
+    figures = {name: head["router"][name] for name in ("threshold", "false_fire_bound")}
+    built = Built(**base, figures=figures, shards=stay, shard_of=shard_of)
+    settings = config.wise.model_dump()
+    done = publish(store, folder, number, parent.number, kept, built, settings, now)
+    with store.write():
+        releases.hold_facts(store, number, kept, built.shard_of)
+        shards.record(store, number, parent.number, built.shards)
+        where = {"folder": done.folder, "manifest_sha256": done.manifest_sha256}
+        store.transition("release", number, "publish", now, **where)
+        store.transition("release", number, "verify", now, "keys removed, nothing else changed")
+
+
+def _left(
+    store: Store, parent: int, kept: Sequence[Fact]
+) -> tuple[tuple[ShardMade, ...], tuple[int, ...]]:
+    """Return which of the parent's shards stay, and which of those holds each fact of ``kept``."""
+    before, shard_of = shards.of_release(store, parent), shards.of_facts(store, parent)
+    needed = sorted({shard_of[fact.id] for fact in kept if fact.id in shard_of})
+    place = {position: index for index, position in enumerate(needed)}
+    stay = tuple(ShardMade(solved=before[p].solved, inherited=p) for p in needed)
+    return stay, tuple(place[shard_of[fact.id]] for fact in kept) if needed else ()

@@ -1,0 +1,217 @@
+"""What the next candidate consists of, and what a worker needs to build it.
+
+A release is a function of what is planned here and of the settings: `request` gives the worker the
+same for a release of the past (`recorded`) as it did when the release was made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from daemon import questions, releases
+from daemon.config import Config
+from daemon.errors import Conflict
+from daemon.messages import Build, FactText
+from daemon.questions import Slot
+from daemon.releases import Release
+from daemon.store import Store, facts, shards, timestamp
+from daemon.store.facts import Fact
+from ingest import ASKED
+from policies import due
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a candidate consists of."""
+
+    number: int  #: of the release to be
+    parent: int
+    new: tuple[Fact, ...]
+    kept: tuple[Fact, ...]  #: of the parent's facts, in its order
+    withdrawn: tuple[Fact, ...]  #: of the parent's facts: superseded by new ones, or retracted
+    last_fact: int  #: newest fact known when this was planned; later subjects are asked nothing
+    batch: int | None = None  #: of the new facts
+    rewritten: tuple[int, ...] = ()  #: positions of the parent's shards that are compacted
+
+    @property
+    def held(self) -> tuple[Fact, ...]:
+        """The candidate's facts, in its order."""
+        return (*self.kept, *self.new)
+
+
+def next_plan(store: Store, config: Config, now: datetime) -> Plan | None:
+    """Plan the next candidate, inside a transaction; None when there is nothing to do."""
+    return _compaction(store, config, now) or _update(store, config, now)
+
+
+def _update(store: Store, config: Config, now: datetime) -> Plan | None:
+    """Take the approved facts, oldest first and one a slot, into a new batch.
+
+    Of two approved facts of one slot the later asserted one counts.
+    """
+    parent = releases.promoted(store).number
+    live = facts.of_release(store, parent)
+    new: dict[str, Fact] = {}
+    for fact in _one_a_slot(store, now):
+        if len(new) < config.wise.batch_max_facts:
+            new[fact.slot_key] = fact
+    withdrawn = tuple(f for f in live if f.state != "promoted" or f.slot_key in new)
+    if not new and (not withdrawn or _refusals(store, parent) >= config.daemon.max_attempts):
+        return None  # a release that only forgets is not tried for ever
+    batch_id = store.insert("batch", {"state": "building", "created_at": timestamp(now)})
+    for fact in new.values():
+        store.transition("fact", fact.id, "batch", now, batch_id=batch_id)
+    kept = tuple(f for f in live if f not in withdrawn)
+    number, last = begin(store, config, parent, now, batch_id=batch_id)
+    data = {"to": "building", "parent": parent, "batch": batch_id, "facts": len(new)}
+    store.event("release.plan", f"release:{number}", data, now)
+    return Plan(number, parent, tuple(new.values()), kept, withdrawn, last, batch_id)
+
+
+def _one_a_slot(store: Store, now: datetime) -> list[Fact]:
+    """Return the approved facts, oldest first; of one slot only the latest, the others give way."""
+    latest: dict[str, Fact] = {}
+    for fact in facts.in_states(store, ("approved",)):
+        held = latest.get(fact.slot_key)
+        if held is None:
+            latest[fact.slot_key] = fact
+            continue
+        older, newer = sorted((held, fact), key=lambda f: (f.asserted_at, f.id))
+        store.transition("fact", older.id, "supersede", now, f"fact {newer.id} is newer")
+        latest[fact.slot_key] = newer
+    return sorted(latest.values(), key=lambda f: f.id)
+
+
+def _refusals(store: Store, parent: int) -> int:
+    """Return how many candidates that grew from ``parent`` were refused."""
+    row = store.one(
+        "SELECT count(*) AS n FROM release WHERE state = 'refused' AND parent = ?", parent
+    )
+    assert row is not None, "count(*) has a row"
+    return int(row["n"])
+
+
+def _compaction(store: Store, config: Config, now: datetime) -> Plan | None:
+    """Plan to rewrite shards of the promoted release when a bound is passed.
+
+    First leaves what has been retracted; and after a refusal the next try waits for as many
+    releases as small shards may gather, so that it has something else to work with.
+    """
+    parent, section = releases.promoted(store), config.wise
+    views = shards.views(store, parent.number)
+    wanted = due(views, section.max_small_shards, section.max_dead_share)
+    live = facts.of_release(store, parent.number)
+    if not wanted or any(fact.state != "promoted" for fact in live):
+        return None
+    row = store.one(
+        "SELECT max(number) AS n FROM release WHERE kind = 'compaction' AND state = 'refused'"
+    )
+    assert row is not None, "an aggregate has a row"
+    if row["n"] is not None and parent.number <= row["n"] + section.max_small_shards:
+        return None
+    number, last = begin(
+        store, config, parent.number, now, kind="compaction", rewritten=json.dumps(wanted)
+    )
+    data = {"to": "building", "parent": parent.number, "rewritten": list(wanted)}
+    store.event("release.plan", f"release:{number}", data, now)
+    return Plan(number, parent.number, (), tuple(live), (), last, rewritten=wanted)
+
+
+def begin(
+    store: Store, config: Config, parent: int, now: datetime, **columns: object
+) -> tuple[int, int]:
+    """Record a candidate with all that determines it; return its number and the newest fact."""
+    row = store.one(
+        "SELECT (SELECT max(number) FROM release) AS number, (SELECT max(id) FROM fact) AS fact"
+    )
+    assert row is not None and row["number"] is not None, "init makes release 0"
+    number, last = row["number"] + 1, row["fact"] or 0
+    body = settings_text(config)
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    store.connection.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (digest, body))
+    candidate = {"number": number, "state": "building", "parent": parent, "last_fact": last}
+    candidate |= {"settings": digest, "created_at": timestamp(now), **columns}
+    store.insert("release", candidate)
+    return number, last
+
+
+def settings_text(config: Config) -> str:
+    """Return the settings that a release is a function of, as one line of JSON."""
+    return json.dumps(config.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+
+
+def settings_of(store: Store, release: Release) -> str:
+    """Return the settings that a release was made with, as `settings_text` gave them."""
+    row = store.one("SELECT body FROM settings WHERE sha256 = ?", release.settings)
+    if row is None:
+        raise Conflict(f"release {release.number}: what it was made from is not on record")
+    return str(row["body"])
+
+
+def recorded(store: Store, release: Release) -> Plan:
+    """Return the plan that a release was made by. Raises Conflict when it was not recorded."""
+    if release.parent is None or release.last_fact is None:
+        raise Conflict(f"release {release.number}: what it was made from is not on record")
+    parent = facts.of_release(store, release.parent)
+    held = facts.of_release(store, release.number)
+    before, after = {f.id for f in parent}, {f.id for f in held}
+    return Plan(
+        release.number,
+        release.parent,
+        tuple(f for f in held if f.id not in before),
+        tuple(f for f in held if f.id in before),
+        tuple(f for f in parent if f.id not in after),
+        release.last_fact,
+        rewritten=release.rewritten,
+    )
+
+
+def request(store: Store, config: Config, plan: Plan, parent: Path | None, folder: Path) -> Build:
+    """Return what the worker needs to build ``plan`` in ``folder`` on ``parent``'s folder."""
+    live = {Slot(f.subject, f.relation) for f in plan.held}
+    withdrawn = {Slot(f.subject, f.relation) for f in plan.withdrawn}
+    changed = plan.new or _of_shards(store, plan, config)
+    chosen = questions.choose(
+        config.relations,
+        set(facts.subjects(store, plan.last_fact)),
+        live | withdrawn,
+        [Slot(f.subject, f.relation) for f in changed if f.relation != ASKED],
+        far=config.gate.far_probes,
+        seed=config.wise.seed,
+    )
+    replaced = {f.slot_key: f.object for f in plan.withdrawn}
+    new_slots = {f.slot_key for f in plan.new}
+    return Build(
+        number=plan.number,
+        parent=str(parent) if parent else None,
+        out=str(folder),
+        facts=tuple(_text(f, replaced.get(f.slot_key)) for f in plan.new),
+        kept=tuple(_text(f) for f in plan.kept),
+        withdrawn=tuple(_text(f) for f in plan.withdrawn if f.slot_key not in new_slots),
+        rewritten=plan.rewritten,
+        questions=chosen,
+    )
+
+
+def _of_shards(store: Store, plan: Plan, config: Config) -> tuple[Fact, ...]:
+    """Return a sample of the facts whose shards are rewritten, for probes near to them."""
+    shard_of = shards.of_facts(store, plan.parent)
+    there = [fact for fact in plan.kept if shard_of.get(fact.id) in plan.rewritten]
+    sample = min(config.gate.retention_sample, len(there))
+    return tuple(random.Random(f"{config.wise.seed}:{plan.number}").sample(there, sample))
+
+
+def _text(fact: Fact, replaces: str | None = None) -> FactText:
+    older = () if replaces is None else (replaces,)
+    return FactText(
+        id=fact.id,
+        object=fact.object,
+        prompts=fact.prompts,
+        held_out=fact.held_out,
+        replaces=older,
+    )
