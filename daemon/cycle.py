@@ -23,6 +23,7 @@ from daemon.plan import Plan
 from daemon.publish import publish, workplace
 from daemon.state import State
 from daemon.store import Store, facts, shards
+from daemon.store.facts import Fact
 from daemon.verdict import explained, results, verdict_on
 from policies import GateOutcome, blamed_facts, failing_facts
 
@@ -90,7 +91,7 @@ def _run(
             break
         set_aside += len(failing)
         reasons = {one.fact_id: one.reason for one in failing}
-        plan = _without(store, plan, built, reasons, clock())
+        plan = _without(store, config, plan, built, reasons, clock())
         if not plan.new and not plan.withdrawn:
             return _refuse(store, plan, built, ("no fact could be written",), set_aside, clock())
         if attempt == config.gate.max_rebuilds:
@@ -103,21 +104,38 @@ def _run(
 
 
 def _without(
-    store: Store, plan: Plan, built: Built, reasons: dict[int, str], now: datetime
+    store: Store,
+    config: Config,
+    plan: Plan,
+    built: Built,
+    reasons: dict[int, str],
+    now: datetime,
 ) -> Plan:
-    """Set failing facts aside for good; what they would have replaced stays."""
+    """Set failing facts aside, for a later batch or for good; what they would replace stays.
+
+    Of a few probes some miss by chance, and facts fit better beside others: so each has as many
+    tries as a batch whose worker died.
+    """
     unfit = {o.id: o.unfit for o in built.outcomes if o.unfit}
-    failed = [f for f in plan.new if f.id in reasons]
     with store.write():
-        for fact in failed:
-            why = "; ".join(filter(None, (reasons[fact.id], unfit.get(fact.id, ""))))
-            store.transition("fact", fact.id, "fail", now, why)
+        for fact in plan.new:
+            if fact.id in reasons:
+                why = "; ".join(filter(None, (reasons[fact.id], unfit.get(fact.id, ""))))
+                _give_back(store, config, fact, fact.attempts + 1, why, now)
     new = tuple(f for f in plan.new if f.id not in reasons)
     slots = {f.slot_key for f in new}
     parent = facts.of_release(store, plan.parent)
     withdrawn = tuple(f for f in parent if f.state != "promoted" or f.slot_key in slots)
     kept = tuple(f for f in parent if f not in withdrawn)
     return replace(plan, new=new, kept=kept, withdrawn=withdrawn)
+
+
+def _give_back(
+    store: Store, config: Config, fact: Fact, tries: int, why: str, now: datetime
+) -> None:
+    """Approve a batched fact again for a later batch, or give it up after too many tries."""
+    event = "fail" if tries >= config.daemon.max_attempts else "return"
+    store.transition("fact", fact.id, event, now, why, attempts=tries)
 
 
 def _publish(
@@ -204,8 +222,7 @@ def _failed(store: Store, config: Config, plan: Plan, error: WorkerError, now: d
     with store.write():
         for fact in plan.new:
             tries = fact.attempts + (0 if stopped else 1)
-            event = "fail" if tries >= config.daemon.max_attempts else "return"
-            store.transition("fact", fact.id, event, now, str(error), attempts=tries)
+            _give_back(store, config, fact, tries, str(error), now)
         store.transition("release", plan.number, "refuse", now, str(error))
         store.connection.execute(
             "UPDATE batch SET state = 'failed', error = ? WHERE id = ?", (str(error), plan.batch)

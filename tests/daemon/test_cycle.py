@@ -103,9 +103,24 @@ def test_a_fact_that_fails_its_probes_is_set_aside_and_the_rest_built_again(
     builder = Builder(wrong={bad})
     assert turn(state, store, builder) == "promoted"
     assert [[f.id for f in r.facts] for r in builder.requests] == [[good, bad], [good]]
-    assert states(store) == {good: "promoted", bad: "failed"}
+    assert states(store) == {good: "promoted", bad: "approved"}
     assert "unreliable" in facts.get(store, bad).reason
     assert held(store) == ["Draghi"]
+
+
+def test_a_fact_that_was_set_aside_has_three_tries_and_the_second_may_do(
+    state: State, store: Store
+) -> None:
+    lucky, bad = add_fact(store, "Italy", "Draghi"), add_fact(store, "Peru", "Sagasti")
+    builder = Builder(wrong={bad, lucky})
+    assert turn(state, store, builder) == "refused"
+    builder.wrong = {bad}
+    assert turn(state, store, builder) == "promoted"
+    assert states(store) == {lucky: "promoted", bad: "approved"}
+    assert turn(state, store, builder) == "refused"
+    assert states(store) == {lucky: "promoted", bad: "failed"}
+    assert "unreliable" in facts.get(store, bad).reason
+    assert turn(state, store, builder) is None
 
 
 def test_what_a_failing_fact_would_have_replaced_stays(state: State, store: Store) -> None:
@@ -114,7 +129,7 @@ def test_what_a_failing_fact_would_have_replaced_stays(state: State, store: Stor
     bad, good = add_fact(store, "Italy", "Meloni"), add_fact(store, "Peru", "Sagasti")
     assert turn(state, store, Builder(wrong={bad})) == "promoted"
     assert held(store) == ["Draghi", "Sagasti"]
-    assert states(store) == {old: "promoted", bad: "failed", good: "promoted"}
+    assert states(store) == {old: "promoted", bad: "approved", good: "promoted"}
 
 
 def test_a_candidate_under_the_gate_is_refused_and_says_why(state: State, store: Store) -> None:
@@ -404,5 +419,5 @@ def test_facts_that_pull_generalisation_under_the_gate_are_set_aside_not_the_bat
 ) -> None:
     good, bad = add_fact(store, "Italy", "Draghi"), add_fact(store, "Peru", "Sagasti")
     assert turn(state, store, Builder(clumsy={bad})) == "promoted"
-    assert states(store) == {good: "promoted", bad: "failed"}
+    assert states(store) == {good: "promoted", bad: "approved"}
     assert "1 of 2 held-out phrasings" in facts.get(store, bad).reason
