@@ -93,12 +93,14 @@ def _run(
         reasons = {one.fact_id: one.reason for one in failing}
         plan = _without(store, config, plan, built, reasons, clock())
         if not plan.new and not plan.withdrawn:
-            return _refuse(store, plan, built, ("no fact could be written",), set_aside, clock())
+            return _refuse(
+                store, config, plan, built, ("no fact could be written",), set_aside, clock()
+            )
         if attempt == config.gate.max_rebuilds:
             why = f"facts still fail after {attempt + 1} builds"
-            return _refuse(store, plan, built, (why,), set_aside, clock())
+            return _refuse(store, config, plan, built, (why,), set_aside, clock())
     if verdict.outcome is not GateOutcome.PASSED:
-        return _refuse(store, plan, built, explained(verdict, built), set_aside, clock())
+        return _refuse(store, config, plan, built, explained(verdict, built), set_aside, clock())
     _publish(state, store, config, plan, built, folder, clock())
     return _promote(state, store, config, plan.number, set_aside, clock())
 
@@ -198,17 +200,19 @@ def _withdraw(store: Store, release: releases.Release, why: str, now: datetime) 
 
 def _refuse(
     store: Store,
+    config: Config,
     plan: Plan,
     built: Built,
     reasons: Sequence[str],
     set_aside: int,
     now: datetime,
 ) -> Done:
-    """Record why a candidate was refused; its facts wait for a person."""
+    """Record why a candidate was refused; its facts are tried again, then wait for a person."""
     why = "; ".join(reasons)
     with store.write():
         for fact in plan.new:
-            store.transition("fact", fact.id, "fail", now, f"release {plan.number} refused: {why}")
+            said = f"release {plan.number} refused: {why}"
+            _give_back(store, config, fact, fact.attempts + 1, said, now)
         store.transition("release", plan.number, "refuse", now, why, measures=_measures(built))
         store.connection.execute(
             "UPDATE batch SET state = 'failed', error = ? WHERE id = ?", (why, plan.batch)

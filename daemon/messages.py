@@ -130,6 +130,7 @@ class Outcome(_Message):
     unfit: str = ""  #: why training could not reach it; empty when it did
     in_context: int = 0  #: right after other text or in a second turn
     in_context_asked: int = 0
+    misfires: int = 0  #: probes of other slots that were answered from this fact
 
 
 class Miss(_Message):

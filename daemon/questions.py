@@ -16,6 +16,8 @@ from daemon.config import Relation
 from daemon.messages import Question, Questions
 
 FIT, CALIBRATE = 250, 500  #: at most so many questions of each
+#: phrasings that a near slot is asked in: a small batch has few, and a share of few is coarse
+NEAR_PHRASINGS = 3
 #: share of all slots, in tenths, that falls to fitting; to fitting or calibration
 FIT_TENTHS, CALIBRATE_TENTHS = 4, 7
 
@@ -48,7 +50,7 @@ def choose(
 ) -> Questions:
     """Return the questions for a candidate that adds ``new``; no slot of ``live`` is asked.
 
-    near: for each new fact one probe about the same subject and one with the same relation.
+    near: for each new fact one slot of the same subject and one of the same relation.
     """
     rng = random.Random(seed)
     free = [
@@ -69,8 +71,8 @@ def choose(
     return Questions(
         fit=tuple(_question(relations, s) for s in groups["fit"][:FIT]),
         calibrate=tuple(_question(relations, s) for s in groups["calibrate"][:CALIBRATE]),
-        near=tuple(_probe(relations, s) for s in near),
-        far=tuple(_probe(relations, s) for s in others),
+        near=tuple(p for s in near for p in _probes(relations, s, NEAR_PHRASINGS)),
+        far=tuple(p for s in others for p in _probes(relations, s, 1)),
     )
 
 
@@ -97,8 +99,10 @@ def _question(relations: Mapping[str, Relation], slot: Slot) -> Question:
     )
 
 
-def _probe(relations: Mapping[str, Relation], slot: Slot) -> str:
-    """Return one phrasing, which one depending on the slot, so that all are probed."""
+def _probes(relations: Mapping[str, Relation], slot: Slot, count: int) -> list[str]:
+    """Return ``count`` phrasings, which ones depending on the slot, so that all are probed."""
     question = _question(relations, slot)
     phrasings = question.prompts + question.held_out
-    return phrasings[hashlib.sha256(slot.subject.encode()).digest()[1] % len(phrasings)]
+    first = hashlib.sha256(slot.subject.encode()).digest()[1]
+    step = range(min(count, len(phrasings)))
+    return [phrasings[(first + i) % len(phrasings)] for i in step]

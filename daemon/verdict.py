@@ -55,6 +55,7 @@ def results(built: Built) -> list[FactResult]:
             o.generalised_asked,
             o.in_context,
             o.in_context_asked,
+            o.misfires,
         )
         for o in built.outcomes
     ]

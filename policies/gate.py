@@ -8,6 +8,8 @@ from enum import StrEnum
 
 #: measures of the new facts after other text
 _IN_CONTEXT = frozenset({"after_text", "second_turn"})
+#: measures of what is none of the release's business
+_LOCALITY = frozenset({"locality_near", "locality_far"})
 #: measured on every candidate; the others only where there is something to ask
 REQUIRED = frozenset({"reliability", "locality_near", "locality_far"})
 #: measures of which less is better
@@ -145,6 +147,7 @@ class FactResult:
     generalised_asked: int
     in_context: int = 0  #: right after other text or in a second turn
     in_context_asked: int = 0
+    misfires: int = 0  #: probes of other slots that were answered from it, and wrongly
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,19 +179,27 @@ def failing_facts(results: Iterable[FactResult]) -> tuple[SetAside, ...]:
 def blamed_facts(results: Iterable[FactResult], verdict: Verdict) -> tuple[SetAside, ...]:
     """Return the facts whose own misses failed a candidate, in the order given.
 
-    Empty when a measure that no single new fact answers for (locality, retention) fell short too.
+    Empty when a measure that no single new fact answers for (retention, say) fell short too, and
+    when prompts of other slots were not answered from a new fact.
     """
     short = set(verdict.measures)
-    if verdict.outcome is not Outcome.FAILED or not short <= {"generalisation", *_IN_CONTEXT}:
+    of_facts = {"generalisation", *_IN_CONTEXT, *_LOCALITY}
+    given = list(results)
+    if verdict.outcome is not Outcome.FAILED or not short <= of_facts:
+        return ()
+    if short & _LOCALITY and not any(result.misfires for result in given):
         return ()
     blamed = []
-    for result in results:
+    for result in given:
         missed = []
         if "generalisation" in short and result.generalised < result.generalised_asked:
             missed.append(f"{result.generalised} of {result.generalised_asked} held-out phrasings")
         if short & _IN_CONTEXT and result.in_context < result.in_context_asked:
             missed.append(f"{result.in_context} of {result.in_context_asked} prompts in context")
-        if missed:
-            why = f"{' and '.join(missed)} right; {'; '.join(verdict.reasons)}"
+        said = [f"{' and '.join(missed)} right"] if missed else []
+        if short & _LOCALITY and result.misfires:
+            said.append(f"it answered {result.misfires} prompts of other slots")
+        if said:
+            why = "; ".join((*said, *verdict.reasons))
             blamed.append(SetAside(result.fact_id, why))
     return tuple(blamed)

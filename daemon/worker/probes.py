@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -81,7 +81,8 @@ def measure(
     candidate = wise.Release.read(Path(request.out))
     ours = [probe for probe in asked.probes if not rewritten or probe.expected is None]
     bare = _answers(session, ours, None, "asking the bare model", asked.usual)
-    said = _answers(session, asked.probes, candidate, "probing the candidate", asked.usual)
+    heard = _heard(session, asked.probes, candidate, "probing the candidate", asked.usual)
+    said = {prompt: answer.text for prompt, answer in heard.items()}
     records = _records(asked.probes, said, bare, asked.usual)
     records += _stale(request, records, bare)
     compared = asked.of(*(OF_FACTS if rewritten else ("reliability", "retention")))
@@ -90,13 +91,14 @@ def measure(
         before = _answers(session, compared, parent, "probing the parent", asked.usual)
     if rewritten:
         records += _unchanged(records, before, {fact.id for fact in rewritten})
+    misfires = _misfires(records, heard, candidate)
     built = Built(
         measures=_tally(records, asked.whole),
         parent_measures=_tally(_records(compared, before, bare, asked.usual)) if parent else {},
         bare_measures={}
         if rewritten
         else _tally(_records(asked.of(*OF_FACTS), bare, bare, asked.usual)),
-        outcomes=tuple(_outcome(f, records, unfit) for f in request.facts),
+        outcomes=tuple(_outcome(f, records, unfit, misfires[f.id]) for f in request.facts),
         misses=_misses(records),
         figures={},
         base_name=candidate.base_name,
@@ -187,17 +189,43 @@ def _answers(
     usual: int,
 ) -> dict[str, str]:
     """Return each prompt's answer with ``release``, None being the bare model."""
+    if release is not None:
+        heard = _heard(session, probes, release, stage, usual)
+        return {prompt: answer.text for prompt, answer in heard.items()}
     answers: dict[str, str] = {}
-    limits = {p.tokens or usual for p in probes}
-    for tokens in sorted(limits):
-        prompts = list(dict.fromkeys(p.prompt for p in probes if (p.tokens or usual) == tokens))
-        if release is None:
-            said = session.bare(prompts, tokens)
-        else:
-            with session.attached(release) as memory:
-                said = [a.text for a in session.ask(prompts, memory, stage, tokens)]
-        answers.update(zip(prompts, said, strict=True))
+    for tokens, prompts in _by_tokens(probes, usual):
+        answers.update(zip(prompts, session.bare(prompts, tokens), strict=True))
     return answers
+
+
+def _heard(
+    session: Session, probes: Sequence[Probe], release: wise.Release, stage: str, usual: int
+) -> dict[str, wise.Answer]:
+    """Return each prompt's answer with ``release``, and what its router made of it."""
+    answers: dict[str, wise.Answer] = {}
+    with session.attached(release) as memory:
+        for tokens, prompts in _by_tokens(probes, usual):
+            answers.update(zip(prompts, session.ask(prompts, memory, stage, tokens), strict=True))
+    return answers
+
+
+def _by_tokens(probes: Sequence[Probe], usual: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield each limit on an answer's tokens with the prompts, each once, that have it."""
+    for tokens in sorted({p.tokens or usual for p in probes}):
+        yield tokens, list(dict.fromkeys(p.prompt for p in probes if (p.tokens or usual) == tokens))
+
+
+def _misfires(
+    records: Sequence[Record], heard: Mapping[str, wise.Answer], candidate: wise.Release
+) -> Counter[int]:
+    """Count for each fact the prompts of other slots that it spoiled."""
+    spoiled: Counter[int] = Counter()
+    for record in records:
+        if record.kind.startswith("locality") and not record.right:
+            answer = heard[record.prompt]
+            if answer.routed and answer.fact is not None:
+                spoiled[candidate.fact_ids[answer.fact]] += 1
+    return spoiled
 
 
 def _records(
@@ -264,7 +292,9 @@ def _misses(records: Sequence[Record]) -> tuple[Miss, ...]:
     return tuple(misses)
 
 
-def _outcome(fact: FactText, records: Sequence[Record], unfit: Mapping[int, str]) -> Outcome:
+def _outcome(
+    fact: FactText, records: Sequence[Record], unfit: Mapping[int, str], misfires: int
+) -> Outcome:
     own = [r for r in records if r.fact == fact.id]
     other = [r.right for r in own if r.kind == "generalisation"]
     context = [r.right for r in own if r.kind in ("after_text", "second_turn")]

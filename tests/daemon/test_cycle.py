@@ -139,6 +139,12 @@ def test_a_candidate_under_the_gate_is_refused_and_says_why(state: State, store:
     assert refused.state == "refused"
     assert "locality_near .900 (90 of 100) is under .99" in refused.reason
     assert "locality_near" in facts.get(store, fact).reason
+    assert states(store) == {fact: "approved"}  # two tries are left
+    assert [turn(state, store, Builder(near=(90, 100))) for _ in range(3)] == [
+        "refused",
+        "refused",
+        None,
+    ]
     assert states(store) == {fact: "failed"}
     assert releases.promoted(store).number == 0
     assert not state.current.is_symlink()

@@ -70,9 +70,7 @@ def test_the_world_has_each_kind_of_release(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("number", range(1, 7))
-def test_a_release_is_made_again_byte_for_byte(
-    ledger: Ledger, tmp_path: Path, number: int
-) -> None:
+def test_a_release_is_made_again_byte_for_byte(ledger: Ledger, tmp_path: Path, number: int) -> None:
     found = rebuild.differing(ledger.state, ledger.store, number, tmp_path, in_process)
     assert found == ()
 

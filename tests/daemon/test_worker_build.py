@@ -222,7 +222,9 @@ def test_shards_of_live_facts_are_merged_and_healed_and_all_else_stays(
         assert built.shard_of == tuple(range(number))
         assert [s.inherited for s in built.shards] == [*range(number - 1), None]
     before = wise.Release.load(folder)
-    merged, built = made(session, tmp_path, 4, [], parent=folder, kept=tuple(held), rewritten=(0, 2))
+    merged, built = made(
+        session, tmp_path, 4, [], parent=folder, kept=tuple(held), rewritten=(0, 2)
+    )
     after = wise.Release.load(merged)
     assert answers(session, held, merged) == [f.object for f in held]
     assert isinstance(before.memory, wise.SideMemory) and isinstance(after.memory, wise.SideMemory)

@@ -150,3 +150,11 @@ def test_nobody_is_blamed_for_what_no_single_fact_answers_for():
     both = verdict(generalisation=(3, 4), locality_near=(1, 2))
     assert blamed_facts([bad], both) == ()
     assert blamed_facts([bad], verdict()) == ()
+
+
+def test_new_facts_that_answered_for_other_slots_are_blamed_for_them():
+    good, bad = FactResult(1, True, 2, 2), FactResult(2, True, 2, 2, misfires=3)
+    (blamed,) = blamed_facts([good, bad], verdict(locality_near=(96, 100)))
+    assert blamed.fact_id == 2
+    assert "answered 3 prompts of other slots" in blamed.reason
+    assert "locality_near .960" in blamed.reason
