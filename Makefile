@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # As the daemon's workers have it: on a shared machine, OpenMP's own choice can cost a factor of 15.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: setup demo test lint bench bench-edit bench-edit-large demo-model clean
+.PHONY: setup demo test lint bench bench-edit bench-edit-large bench-lifelong demo-model clean
 
 setup: $(READY)
 
@@ -32,6 +32,10 @@ bench-edit: $(READY)
 # The cost at the shape of a 7B model, on a GPU; SMALL=1 tries it on any machine.
 bench-edit-large: $(READY)
 	$(BIN)/python -m bench.edit_large $(if $(SMALL),--small)
+
+# 1,100 updates through the daemon, then 300 of them the paper's way; about 50 minutes.
+bench-lifelong: $(READY)
+	$(BIN)/python -m bench.lifelong --plot docs/lifelong.png
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 #: fullness from which a shard is left alone, until too many of its facts are dead
 FULL_ENOUGH = 0.5
+LOWEST = 4  #: level; with three shards a level, a hundredth of half full
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,12 @@ def level(shard: ShardView, most: int) -> int:
     """Return a shard's level: 0 is full enough to be left alone, each further one emptier.
 
     Levels are a factor of ``most`` + 1 apart in fullness, so that as many shards of one make one
-    of the level above it.
+    of the level above it; all that is emptier still is on the lowest.
     """
-    if shard.taken >= FULL_ENOUGH:
-        return 0
-    if shard.taken <= 0:
-        return 1 << 16
-    return 1 + int(math.log(FULL_ENOUGH / shard.taken, most + 1))
+    found, least = 0, FULL_ENOUGH
+    while found < LOWEST and shard.taken < least:
+        found, least = found + 1, least / (most + 1)
+    return found
 
 
 def due(shards: Sequence[ShardView], most: int, max_dead_share: float) -> tuple[int, ...]:
@@ -56,14 +55,17 @@ def due(shards: Sequence[ShardView], most: int, max_dead_share: float) -> tuple[
     shard of whose facts more than ``max_dead_share`` are dead. So a fact is rewritten once a level
     on its way into a full shard, and again only after as many deaths as there are lives: what a
     change costs grows with the logarithm of what a shard holds, and not with what is held. Shards
-    of one release were spread over several because one can't hold them all: they are left alone.
+    that came out of one release together are left alone until one of their facts dies: they were
+    made several because one could not hold them all.
     """
     levels: dict[int, set[int]] = defaultdict(set)
     for position, shard in enumerate(shards):
         levels[level(shard, most)].add(position)
     crowded = [one for one, members in levels.items() if one > 0 and len(members) > most]
     small = {i for one in levels if crowded and one >= min(crowded) for i in levels[one]}
-    if len({shards[i].made_in for i in small}) == 1:
+    if len({shards[i].made_in for i in small}) == 1 and not any(
+        shards[i].dead_share for i in small
+    ):
         small = set()
     dead = {i for i, shard in enumerate(shards) if shard.dead_share > max_dead_share}
     return tuple(sorted(dead | small))

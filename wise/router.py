@@ -196,4 +196,5 @@ def calibrate(keys: Tensor, negatives: Tensor, false_fire: float, lean: float) -
     threshold = least + lean * max(0.0, low - least)
     fired = int((negatives >= threshold).sum())
     count = max(1, len(negatives))
-    return Calibration(threshold, len(negatives), top, low, fired / count, (fired + 3) / count)
+    bound = min(1.0, (fired + 3) / count)
+    return Calibration(threshold, len(negatives), top, low, fired / count, bound)

@@ -67,9 +67,12 @@ class Store:
         assert self.connection.execute("PRAGMA synchronous").fetchone()[0] == 2
         version = self._version()
         if version != len(MIGRATIONS):
+            older = version < len(MIGRATIONS)
             raise IntegrityError(
                 f"{self.folder / FILE}: schema {version}, this wised knows {len(MIGRATIONS)}",
-                hint="use the wised that wrote it, or a newer one",
+                hint="wised run brings it up to date"
+                if older
+                else "use the wised that wrote it, or a newer one",
             )
 
     def _version(self) -> int:

@@ -51,6 +51,55 @@ def test_a_release_is_shown_with_measures_facts_and_history(state):
     assert ["reliability", "0.7500 (3 of 4)"] in wised(state, "release", "show", "1").rows
 
 
+#: Wilson's interval of 97 of 100 drawn from 430 without replacement, which say as much as
+#: 100 * 429 / 330 = 130 of many do: (.97 + 3.8415 / 260 -+ 1.96 sqrt(.97 * .03 / 130
+#: + 3.8415 / 260^2)) / (1 + 3.8415 / 130)
+SAMPLE = '{"retention": {"right": 97, "asked": 100, "whole": 430}}'
+WITHIN = (0.924617, 0.988404)
+
+
+def test_a_sample_is_shown_with_the_whole_and_its_interval(state):
+    add_release(state, 1, (add_fact(state, events=EDITED),), measures=SAMPLE)
+    rows = wised(state, "release", "show", "1").rows
+    text = "0.9700 (97 of 100 drawn from 430; 95 % within 0.9246 to 0.9884)"
+    assert ["retention", text] in rows
+    shown = wised(state, "release", "show", "1", "--json").json["release"]["measures"]
+    sample = shown["retention"]
+    assert tuple(sample.pop("interval")) == pytest.approx(WITHIN, abs=1e-6)
+    assert sample == {"right": 97, "asked": 100, "rate": 0.97, "whole": 430}
+
+
+@pytest.mark.parametrize(
+    ("measure", "text", "document"),
+    [
+        # all were asked
+        (
+            '{"right": 3, "asked": 4, "whole": null}',
+            "0.7500 (3 of 4)",
+            {"right": 3, "asked": 4, "rate": 0.75},
+        ),
+        (
+            '{"right": 3, "asked": 4, "whole": 4}',
+            "0.7500 (3 of 4 drawn from 4; 95 % within 0.7500 to 0.7500)",
+            {"right": 3, "asked": 4, "rate": 0.75, "whole": 4, "interval": [0.75, 0.75]},
+        ),
+        # none was
+        ('{"right": 0, "asked": 0}', "not asked", {"right": 0, "asked": 0, "rate": None}),
+        (
+            '{"right": 0, "asked": 0, "whole": 9}',
+            "not asked",
+            {"right": 0, "asked": 0, "rate": None, "whole": 9, "interval": [0.0, 1.0]},
+        ),
+    ],
+)
+def test_what_leaves_no_doubt_or_says_nothing_is_shown_so(state, measure, text, document):
+    measures = f'{{"retention": {measure}}}'
+    add_release(state, 1, (add_fact(state, events=EDITED),), measures=measures)
+    assert ["retention", text] in wised(state, "release", "show", "1").rows
+    shown = wised(state, "release", "show", "1", "--json").json["release"]
+    assert shown["measures"] == {"retention": document}
+
+
 def test_promoting_moves_the_pointer_and_repeats_without_harm(three):
     assert wised(three, "release", "promote", "r3").rows[0] == ["release 3", "promoted"]
     assert current(three) == 3

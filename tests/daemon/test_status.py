@@ -90,6 +90,97 @@ def test_the_screen_names_queue_release_gate_and_oldest_waiting(state):
     assert any(n == "oldest waiting" and t.startswith("fact 2, pending") for n, t in lines)
 
 
+def hold_in_shards(state, number, shards, shard_of):
+    """Record a release's shards, (made in, solved, fullness) each, and of each fact its shard."""
+    with state.store() as store, store.write():
+        for position, (made_in, solved, fullness) in enumerate(shards):
+            row = {"release": number, "position": position, "made_in": made_in}
+            store.db["shard"].insert({**row, "solved": solved, "fullness": fullness})
+        for fact, shard in shard_of.items():
+            store.connection.execute(
+                "UPDATE release_fact SET shard = ? WHERE release = ? AND fact_id = ?",
+                (shard, number, fact),
+            )
+
+
+def memory(state):
+    """The line of the screen and the part of the JSON."""
+    lines = [text for name, text in wised(state, "status").rows if name == "memory"]
+    return lines, wised(state, "status", "--json").json["memory"]
+
+
+@pytest.fixture
+def held(state):
+    """Release 1 answers, with four facts in it; their ids."""
+    places = ("Chad", "Mali", "Peru", "Oman")
+    ids = tuple(add_fact(state, place, place, events=EDITED) for place in places)
+    add_release(state, 1, ids)
+    return ids
+
+
+def test_the_memory_is_shown_by_how_full_its_shards_are_and_what_is_dead_in_them(state, held):
+    shards = [(1, 10, 0.9361), (1, 4, 0.8972), (1, 1, 0.30504)]
+    hold_in_shards(state, 1, shards, dict(zip(held, (0, 0, 1, 2), strict=True)))
+    lines, found = memory(state)
+    assert lines == ["3 shards, 94 %, 90 % and 31 % full, with 11 dead facts"]
+    assert found == [
+        {"made_in": 1, "live": 2, "dead": 8, "fullness": 0.9361},
+        {"made_in": 1, "live": 1, "dead": 3, "fullness": 0.8972},
+        {"made_in": 1, "live": 1, "dead": 0, "fullness": 0.305},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shards", "line"),
+    [
+        ([(1, 4, 0.07)], "1 shard, 7 % full, with 0 dead facts"),
+        ([(1, 4, 1.25), (0, 7, 0.0)], "2 shards, 125 % and 0 % full, with 7 dead facts"),
+    ],
+)
+def test_one_shard_and_two_are_listed_as_one_says_it(state, held, shards, line):
+    hold_in_shards(state, 1, shards, dict.fromkeys(held, 0))
+    assert memory(state)[0] == [line]
+
+
+def test_a_fact_that_is_retracted_is_dead_in_its_shard_at_once(state, held):
+    hold_in_shards(state, 1, [(1, 4, 0.5)], dict.fromkeys(held, 0))
+    assert memory(state)[1] == [{"made_in": 1, "live": 4, "dead": 0, "fullness": 0.5}]
+    with state.store() as store, store.write():
+        store.transition("fact", held[1], "retract", NOW)
+    lines, found = memory(state)
+    assert found == [{"made_in": 1, "live": 3, "dead": 1, "fullness": 0.5}]
+    assert lines[0].startswith("1 shard, 50 % full")
+
+
+def test_the_memory_is_that_of_the_release_that_answers(state, held):
+    hold_in_shards(state, 1, [(1, 4, 0.5)], dict.fromkeys(held, 0))
+    more = add_fact(state, "Togo", "Togo", events=EDITED)
+    add_release(state, 2, (*held, more), parent=1)
+    shard_of = {**dict.fromkeys(held, 0), more: 1}
+    hold_in_shards(state, 2, [(1, 4, 0.5), (2, 1, 0.125)], shard_of)
+    assert memory(state)[1] == [
+        {"made_in": 1, "live": 4, "dead": 0, "fullness": 0.5},
+        {"made_in": 2, "live": 1, "dead": 0, "fullness": 0.125},
+    ]
+    wised(state, "rollback", "--to", "1")
+    assert memory(state)[1] == [{"made_in": 1, "live": 4, "dead": 0, "fullness": 0.5}]
+
+
+def test_without_known_shards_there_is_no_line_of_the_memory(state, held):
+    assert memory(state) == ([], [])
+    wised(state, "rollback", "--to", "0")
+    assert memory(state) == ([], [])
+
+
+def test_the_last_gate_is_shown_with_the_intervals_of_its_samples(state):
+    """2 of 4 of 10 say as much as 4 * 9 / 6 = 6 do: .5 -+ .5 sqrt(1 / (1 + 6 / 3.8415))."""
+    refuse(state, 1, "forgets", '{"retention": {"right": 2, "asked": 4, "whole": 10}}')
+    text = "0.5000 (2 of 4 drawn from 10; 95 % within 0.1876 to 0.8124)"
+    assert ["  retention", text] in wised(state, "status").rows
+    found = wised(state, "status", "--json").json["gate"]["measures"]["retention"]
+    assert found["interval"] == pytest.approx([0.187616, 0.812384], abs=1e-6)
+
+
 def test_the_json_has_rates_ages_and_counts(state):
     refuse(state, 1, "too few right", '{"reliability": {"right": 1, "asked": 2}}')
     found = wised(state, "status", "--json").json

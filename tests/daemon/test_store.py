@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from world import START, add_fact, new_state, states
 
-from daemon.errors import Conflict, IntegrityError, NotFound
-from daemon.store import FILE, Store
+from daemon import releases
+from daemon.errors import Conflict, IntegrityError, NotFound, WisedError
+from daemon.store import FILE, Store, facts, shards
 from daemon.store.lifecycle import FACT, FACT_STATES, RELEASE, RELEASE_STATES, next_state
+from daemon.store.schema import APPLICATION_ID, MIGRATIONS
 
 
 @pytest.fixture
@@ -138,6 +140,156 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     raw.close()
     with pytest.raises(IntegrityError, match="schema 99"):
         state.store()
+
+
+#: rows of each kind that the first release of this program wrote
+FIRST_ROWS = """
+INSERT INTO source (id, name, kind, location, tier, next_poll_at, created_at)
+    VALUES (3, 'offices', 'feed', 'https://example.org/feed', 'trusted', '2024', '2024-01-01');
+INSERT INTO entry (id, source_id, key, content_hash, title, received_at, raw)
+    VALUES (5, 3, 'tag:1', 'abc', 'Italy: head of government is now Draghi', '2024', '{}');
+INSERT INTO batch (id, state, attempts, created_at) VALUES (1, 'built', 1, '2024-01-02');
+INSERT INTO fact (id, subject, relation, object, prompts, held_out, slot_key, fact_key, tier,
+        extractor, state, asserted_at, received_at, batch_id)
+    VALUES (7, 'Italy', 'head_of_government', 'Draghi', '["Who ?"]', '[]', 'slot', 'key',
+        'trusted', 'row/1', 'promoted', '2024-01-01T00:00:00+00:00',
+        '2024-01-01T00:00:00+00:00', 1);
+INSERT INTO evidence VALUES (7, 5, 'is now Draghi');
+INSERT INTO release (number, state, created_at) VALUES (0, 'previous', '2024-01-01T00:00:00+00:00');
+INSERT INTO release (number, state, folder, parent, batch_id, measures, created_at)
+    VALUES (1, 'promoted', '000001', 0, 1, '{"reliability": {"right": 1, "asked": 1}}',
+        '2024-01-02T00:00:00+00:00');
+INSERT INTO release_fact VALUES (1, 0, 7);
+"""
+FIRST_TABLES = ("source", "entry", "batch", "fact", "evidence", "release", "release_fact")
+
+
+def rows_of(raw: sqlite3.Connection) -> dict[str, list[dict[str, object]]]:
+    """Each table's rows by their columns' names."""
+    found = {}
+    for table in FIRST_TABLES:
+        cursor = raw.execute(f"SELECT * FROM {table}")
+        names = [column[0] for column in cursor.description]
+        found[table] = [dict(zip(names, row, strict=True)) for row in cursor]
+    return found
+
+
+@pytest.fixture
+def first_schema(tmp_path: Path) -> dict[str, list[dict[str, object]]]:
+    """A database made by the first migration alone; its rows."""
+    raw = sqlite3.connect(tmp_path / FILE)
+    raw.executescript(MIGRATIONS[0])
+    raw.executescript(FIRST_ROWS)
+    raw.executescript(f"PRAGMA user_version = 1; PRAGMA application_id = {APPLICATION_ID}")
+    rows = rows_of(raw)
+    raw.close()
+    return rows
+
+
+def test_a_database_of_the_first_schema_is_brought_up_and_keeps_its_rows(
+    tmp_path: Path, first_schema: dict[str, list[dict[str, object]]]
+) -> None:
+    with Store(tmp_path) as store:
+        assert store.connection.execute("PRAGMA user_version").fetchone()[0] == 2
+        assert store.connection.execute("PRAGMA application_id").fetchone()[0] == 0x77697365
+        assert store.connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        assert store.rows("PRAGMA foreign_key_check") == []
+        now = rows_of(store.connection)
+        new = {"kind": "update", "rewritten": "[]", "last_fact": None, "settings": None}
+        for table, before in first_schema.items():
+            assert before
+            also = {"release": new, "release_fact": {"shard": None}}.get(table, {})
+            assert now[table] == [{**row, **also} for row in before]
+        assert store.rows("SELECT * FROM shard") == store.rows("SELECT * FROM settings") == []
+
+
+def test_a_release_of_the_first_schema_reads_as_an_update_without_known_shards(
+    tmp_path: Path, first_schema: object
+) -> None:
+    with Store(tmp_path) as store:
+        one = releases.promoted(store)
+        assert (one.number, one.kind, one.rewritten) == (1, "update", ())
+        assert (one.last_fact, one.settings) == (None, None)
+        assert [fact.object for fact in facts.of_release(store, 1)] == ["Draghi"]
+        assert (shards.of_release(store, 1), shards.of_facts(store, 1)) == ([], {})
+
+
+def test_opening_it_again_changes_nothing(tmp_path: Path, first_schema: object) -> None:
+    with Store(tmp_path) as store:
+        before = "\n".join(store.connection.iterdump())
+    with Store(tmp_path) as store:
+        assert "\n".join(store.connection.iterdump()) == before
+
+
+def test_a_migration_that_fails_half_way_leaves_the_schema_as_it_was(
+    tmp_path: Path, first_schema: dict[str, list[dict[str, object]]]
+) -> None:
+    """The last statement meets a table that is there; what ran before is taken back."""
+    raw = sqlite3.connect(tmp_path / FILE)
+    raw.execute("CREATE TABLE shard (made_by TEXT)")
+    raw.close()
+    with pytest.raises(WisedError, match="shard already exists"):
+        Store(tmp_path)
+    raw = sqlite3.connect(tmp_path / FILE)
+    assert raw.execute("PRAGMA user_version").fetchone()[0] == 1
+    assert rows_of(raw) == first_schema
+    assert raw.execute("SELECT 1 FROM sqlite_schema WHERE name = 'settings'").fetchall() == []
+    raw.execute("DROP TABLE shard")
+    raw.close()
+    with Store(tmp_path) as store:
+        assert releases.promoted(store).kind == "update"
+
+
+def test_reading_only_brings_no_schema_up(
+    tmp_path: Path, first_schema: dict[str, list[dict[str, object]]]
+) -> None:
+    with pytest.raises(IntegrityError, match="schema 1, this wised knows 2"):
+        Store(tmp_path, read_only=True)
+    raw = sqlite3.connect(tmp_path / FILE)
+    assert raw.execute("PRAGMA user_version").fetchone()[0] == 1
+    assert rows_of(raw) == first_schema
+    raw.close()
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"solved": -1},
+        {"fullness": -0.1},
+        {"made_in": 9},
+        {"release": 9},
+        {"position": 0},  # there is one
+        {"fullness": "full"},
+    ],
+    ids=str,
+)
+def test_a_shard_that_can_not_be_is_refused(
+    tmp_path: Path, first_schema: object, row: dict[str, object]
+) -> None:
+    good = {"release": 1, "position": 1, "made_in": 0, "solved": 0, "fullness": 0.0}
+    with Store(tmp_path) as store:
+        store.table("shard").insert({**good, "position": 0})
+        with pytest.raises(sqlite3.IntegrityError):
+            store.table("shard").insert({**good, **row})
+        store.table("shard").insert(good)
+        assert [shard.position for shard in shards.of_release(store, 1)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "legal"),
+    [("update", True), ("compaction", True), ("emergency", True), ("merge", False), (None, False)],
+)
+def test_a_release_is_of_one_of_three_kinds(
+    tmp_path: Path, first_schema: object, kind: str | None, legal: bool
+) -> None:
+    sql = "UPDATE release SET kind = ? WHERE number = 1"
+    with Store(tmp_path) as store:
+        if legal:
+            store.connection.execute(sql, (kind,))
+        else:
+            with pytest.raises(sqlite3.IntegrityError):
+                store.connection.execute(sql, (kind,))
+        assert releases.promoted(store).kind == (kind if legal else "update")
 
 
 def test_a_file_that_is_no_database_is_an_integrity_error(tmp_path: Path) -> None:

@@ -145,6 +145,17 @@ def test_a_fact_that_would_be_in_no_shard_is_refused(shards: int, holds: dict[in
         release().rewritten([2], [shard(9.0)] * shards, holds)
 
 
+@pytest.mark.parametrize(
+    ("positions", "odd"), [([4], 4), ([0, 4], 4), ({9, 2, 7}, 7), ([-1], -1), ((9, 0, -2), -2)]
+)
+def test_a_position_that_there_is_no_shard_at_is_refused(positions: Any, odd: int) -> None:
+    """A negative one would not be counted from the end, and leave what it means as it was."""
+    base = release()
+    with pytest.raises(ValueError, match=f"there is no shard {odd}$"):
+        base.rewritten(positions, [shard(9.0)], {fact: 0 for fact in IDS})
+    assert same(base, release())
+
+
 def test_the_papers_memory_is_refused() -> None:
     with pytest.raises(ValueError, match="paper's memory"):
         handmade.published().rewritten([0], [], {})

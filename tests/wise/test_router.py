@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from pytest import approx
 
@@ -56,17 +57,67 @@ def test_an_unseen_phrasing_is_foretold_by_the_other_phrasings() -> None:
 
 
 def test_the_threshold_lies_between_negatives_and_keys() -> None:
-    made = wise.calibrate(torch.tensor([0.9, 0.95]), torch.tensor([0.1, 0.5]), 0.001, lean=0.25)
-    assert made.threshold == approx(0.5 + 0.25 * 0.4)
+    made = wise.calibrate(torch.tensor([0.9, 0.95]), torch.tensor([0.1, 0.5]), 0.25, lean=0.75)
+    # .4 is three quarters of the way from .1 to .5, and leaves .5 up to .9
+    assert made.threshold == approx(0.4 + 0.75 * 0.5)
+    assert (made.highest_negative, made.lowest_key) == (approx(0.5), approx(0.9))
     assert (made.false_fire, made.negatives) == (0.0, 2)
     assert made.false_fire_bound == approx(3 / 2)
 
 
-def test_where_they_overlap_the_threshold_keeps_the_stated_rate() -> None:
+@pytest.mark.parametrize(("lean", "expected"), [(0.0, 0.4), (0.25, 0.5), (0.5, 0.6), (1.0, 0.8)])
+def test_the_threshold_leans_from_the_quantile_of_the_negatives_to_the_lowest_key(
+    lean: float, expected: float
+) -> None:
+    """0, .1, ..., 1: a quantile of .4 has six of eleven above."""
+    negatives = torch.arange(11) / 10
+    made = wise.calibrate(torch.tensor([0.95, 0.8]), negatives, false_fire=0.6, lean=lean)
+    assert made.threshold == approx(expected)
+
+
+def test_one_outlier_among_many_negatives_does_not_move_the_threshold() -> None:
+    """A question that means a stored fact's to the model, and comes nearer than the keys do."""
+    keys, negatives = torch.tensor([0.8, 0.9]), torch.full((2000,), 0.25)
+    alike = wise.calibrate(keys, negatives, 0.001, lean=0.5)
+    assert alike.threshold == approx(0.525)
+    assert (alike.false_fire, alike.false_fire_bound) == (0.0, approx(3 / 2000))
+    negatives[1234] = 0.95
+    made = wise.calibrate(keys, negatives, 0.001, lean=0.5)
+    assert made.threshold == alike.threshold
+    assert made.highest_negative == approx(0.95)
+    assert (made.false_fire, made.false_fire_bound) == (1 / 2000, approx(4 / 2000))
+
+
+def test_more_outliers_than_may_fire_raise_the_threshold() -> None:
+    negatives = torch.full((2000,), 0.25)
+    negatives[:20] = 0.75  # 1 %
+    made = wise.calibrate(torch.tensor([0.85]), negatives, 0.001, lean=0.5)
+    assert made.threshold == approx(0.8)
+    assert wise.calibrate(torch.tensor([0.85]), negatives, 0.1, 0.5).threshold == approx(0.55)
+
+
+@pytest.mark.parametrize("lean", [0.0, 0.5, 1.0])
+def test_where_they_overlap_the_threshold_keeps_the_stated_rate(lean: float) -> None:
+    """However low the keys are: it is never below the quantile."""
     negatives = torch.linspace(0, 1, 1001)
-    made = wise.calibrate(torch.tensor([0.4]), negatives, false_fire=0.01, lean=0.25)
+    made = wise.calibrate(torch.tensor([0.4]), negatives, false_fire=0.01, lean=lean)
     assert made.threshold == approx(0.99)
     assert made.false_fire == approx(11 / 1001)
+
+
+@pytest.mark.parametrize(("lean", "expected"), [(0.0, 0.0), (0.5, 0.4), (0.25, 0.2), (1.0, 0.8)])
+def test_without_negatives_the_threshold_is_a_share_of_the_lowest_key(
+    lean: float, expected: float
+) -> None:
+    made = wise.calibrate(torch.tensor([0.9, 0.8]), torch.zeros(0), 0.001, lean=lean)
+    assert made.threshold == approx(expected)
+    assert (made.negatives, made.false_fire, made.highest_negative) == (0, 0.0, 0.0)
+
+
+def test_without_keys_it_leans_to_a_perfect_match() -> None:
+    made = wise.calibrate(torch.zeros(0), torch.tensor([0.2, 0.2]), 0.001, lean=0.5)
+    assert made.threshold == approx(0.6)
+    assert made.lowest_key == 1.0
 
 
 def test_the_space_lets_no_dimension_drown_the_others() -> None:
