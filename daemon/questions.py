@@ -11,13 +11,14 @@ import hashlib
 import random
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import islice
 
 from daemon.config import Relation
 from daemon.messages import Question, Questions
 
-FIT, CALIBRATE = 250, 500  #: at most so many questions of each
-#: phrasings that a near slot is asked in: a small batch has few, and a share of few is coarse
-NEAR_PHRASINGS = 3
+FIT, CALIBRATE = 1000, 500  #: at most so many questions of each
+#: near slots for each new fact; one phrasing each, since phrasings of one slot fail together
+SAME_SUBJECT, SAME_RELATION = 1, 3
 #: share of all slots, in tenths, that falls to fitting; to fitting or calibration
 FIT_TENTHS, CALIBRATE_TENTHS = 4, 7
 
@@ -50,7 +51,7 @@ def choose(
 ) -> Questions:
     """Return the questions for a candidate that adds ``new``; no slot of ``live`` is asked.
 
-    near: for each new fact one slot of the same subject and one of the same relation.
+    near: for each new fact some slots of the same subject, and some of the same relation.
     """
     rng = random.Random(seed)
     free = [
@@ -71,13 +72,13 @@ def choose(
     return Questions(
         fit=tuple(_question(relations, s) for s in groups["fit"][:FIT]),
         calibrate=tuple(_question(relations, s) for s in groups["calibrate"][:CALIBRATE]),
-        near=tuple(p for s in near for p in _probes(relations, s, NEAR_PHRASINGS)),
-        far=tuple(p for s in others for p in _probes(relations, s, 1)),
+        near=tuple(_probe(relations, s) for s in near),
+        far=tuple(_probe(relations, s) for s in others),
     )
 
 
 def _near(probes: Sequence[Slot], new: Sequence[Slot]) -> list[Slot]:
-    """Return, for each new slot, an unused probe that shares its subject, one its relation."""
+    """Return, for each new slot, unused probes that share its subject, and its relation."""
     chosen: dict[Slot, None] = {}
     by_subject: dict[str, list[Slot]] = {}
     by_relation: dict[str, list[Slot]] = {}
@@ -85,9 +86,10 @@ def _near(probes: Sequence[Slot], new: Sequence[Slot]) -> list[Slot]:
         by_subject.setdefault(probe.subject, []).append(probe)
         by_relation.setdefault(probe.relation, []).append(probe)
     for slot in new:
-        for pool in (by_subject.get(slot.subject, []), by_relation.get(slot.relation, [])):
-            if fresh := next((p for p in pool if p not in chosen), None):
-                chosen[fresh] = None
+        pools = (by_subject.get(slot.subject, []), by_relation.get(slot.relation, []))
+        for pool, count in zip(pools, (SAME_SUBJECT, SAME_RELATION), strict=True):
+            fresh = (p for p in pool if p not in chosen)
+            chosen |= dict.fromkeys(list(islice(fresh, count)))
     return list(chosen)
 
 
@@ -99,10 +101,8 @@ def _question(relations: Mapping[str, Relation], slot: Slot) -> Question:
     )
 
 
-def _probes(relations: Mapping[str, Relation], slot: Slot, count: int) -> list[str]:
-    """Return ``count`` phrasings, which ones depending on the slot, so that all are probed."""
+def _probe(relations: Mapping[str, Relation], slot: Slot) -> str:
+    """Return one phrasing, which one depending on the slot, so that all are probed."""
     question = _question(relations, slot)
     phrasings = question.prompts + question.held_out
-    first = hashlib.sha256(slot.subject.encode()).digest()[1]
-    step = range(min(count, len(phrasings)))
-    return [phrasings[(first + i) % len(phrasings)] for i in step]
+    return phrasings[hashlib.sha256(slot.subject.encode()).digest()[1] % len(phrasings)]

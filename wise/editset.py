@@ -143,4 +143,5 @@ class EditSet:
         cosine, _ = best_match(space(negatives), keys)
         low = own.quantile(LOW_QUANTILE) if len(own) else torch.ones(())
         found = calibrate(low[None], cosine, self.false_fire, self.lean)
-        return replace(found, threshold=max(found.threshold, self.floor))
+        threshold = max(found.threshold, self.floor)
+        return replace(found, threshold=threshold, questions=len(self.questions))

@@ -60,6 +60,7 @@ class Calibration:
     lowest_key: float  #: what most held-back keys of the stored facts reach
     false_fire: float  #: share of the negatives above the threshold
     false_fire_bound: float  #: 95 % upper bound on the true rate (rule of three when none fired)
+    questions: int = 0  #: that the space was fitted to
 
 
 #: keys of one fact closer than this are one prototype, their mean

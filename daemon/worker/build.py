@@ -15,7 +15,9 @@ from daemon.worker import compaction, paper, probes, routing, writing
 from daemon.worker.routing import FactKeys
 from daemon.worker.session import Session
 from daemon.worker.writing import Written
-from wise.router import ALIKE, own_matches, teaches_a_map
+from wise.router import ALIKE, own_matches
+
+OUTGROWN = 1.5  #: times as many questions as a space was fitted to teach a better one
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def _made(session: Session, request: Build, parent: wise.Release | None) -> _Mad
     fresh = request.facts if base else (*request.kept, *request.facts)
     if not fresh and base is not None:
         return _Made(base, inherited)  # it only forgets: all else stays as it is, bit for bit
-    outgrown = base is not None and parent is not None and _outgrown(parent, base, request)
+    outgrown = base is not None and _outgrown(base, request)
     return _grown(session, request, base, inherited, fresh, outgrown=outgrown)
 
 
@@ -131,7 +133,8 @@ def _grown(
         torch.cat([old.keys.vectors, new.vectors]), torch.cat([old.keys.fact, new.fact])
     )
     own = own_matches(vectors, raw.fact, raw.prompt)
-    calibration = routing.calibrated(session, table, where, own, unrelated, earlier)
+    fitted = earlier.questions if earlier else len(request.questions.fit)
+    calibration = routing.calibrated(session, table, where, own, unrelated, earlier, fitted)
     release = wise.Release(
         session.site,
         _memory(session, base, written, where, table, calibration),
@@ -163,17 +166,15 @@ def _memory(
     return wise.SideMemory(shards, where, table, span, shard_of, calibration.threshold)
 
 
-def _outgrown(parent: wise.Release, base: wise.Release, request: Build) -> bool:
-    """Tell whether the parent's space is to be fitted anew.
+def _outgrown(base: wise.Release, request: Build) -> bool:
+    """Tell whether there are so many more questions by now that the space is to be fitted anew.
 
-    Whenever the facts have doubled, as a hash table is: the store then knows so many more subjects
-    to learn from, and looking at all keys again costs each fact the same, however many there are
-    (docs/lifelong.md). And once there are questions enough for a learned map.
+    A young store knows few subjects, and a space learned from those confuses others. Since the
+    number of questions grows by a factor each time and is bounded, all keys are looked at again a
+    few times only, however many facts there will be.
     """
-    assert isinstance(base.memory, wise.SideMemory)
-    count, learned = len(request.kept) + len(request.facts), base.memory.space.map is not None
-    doubled = count.bit_length() > len(parent.fact_ids).bit_length()
-    return doubled or (not learned and teaches_a_map(len(request.questions.fit), base.site.d_in))
+    fitted = base.calibration.questions if base.calibration else 0
+    return len(request.questions.fit) > OUTGROWN * fitted
 
 
 def _nothing(where: wise.Space) -> wise.SideMemory:

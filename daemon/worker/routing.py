@@ -72,8 +72,12 @@ def calibrated(
     own: Tensor,
     unrelated: Tensor,
     earlier: wise.Calibration | None,
+    fitted: int,
 ) -> wise.Calibration:
-    """Choose the threshold for ``table``; ``earlier`` is the calibration of keys it inherits."""
+    """Choose the threshold for ``table``.
+
+    earlier: the calibration of keys it inherits; fitted: questions that its space was fitted to.
+    """
     section = session.config.wise
     cosine, _ = best_match(where(unrelated), table)
     low = own.quantile(LOW_QUANTILE) if len(own) else torch.tensor(1.0)
@@ -81,4 +85,5 @@ def calibrated(
         low = torch.minimum(low, torch.tensor(earlier.lowest_key))
     found = wise.calibrate(low[None], cosine, section.false_fire, section.router_lean)
     # A store that knows one subject has no negative about another: its threshold would be too low.
-    return replace(found, threshold=max(found.threshold, section.router_floor))
+    threshold = max(found.threshold, section.router_floor)
+    return replace(found, threshold=threshold, questions=fitted)
