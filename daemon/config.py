@@ -125,6 +125,7 @@ class Daemon(_Section):
     cycle_interval_seconds: Annotated[float, Field(gt=0)] = 60
     build_budget_minutes: Annotated[float, Field(gt=0)] = 60
     max_attempts: Positive = 3
+    retry_minutes: Annotated[float, Field(ge=0)] = 10
     keep_releases: Positive = 10
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from daemon import questions, releases
@@ -60,6 +61,8 @@ def _update(store: Store, config: Config, now: datetime) -> Plan | None:
     for fact in _one_a_slot(store, now):
         if len(new) < config.wise.batch_max_facts:
             new[fact.slot_key] = fact
+    if _only_again(store, config, list(new.values()), now):
+        new = {}
     withdrawn = tuple(f for f in live if f.state != "promoted" or f.slot_key in new)
     if not new and (not withdrawn or _refusals(store, parent) >= config.daemon.max_attempts):
         return None  # a release that only forgets is not tried for ever
@@ -85,6 +88,23 @@ def _one_a_slot(store: Store, now: datetime) -> list[Fact]:
         store.transition("fact", older.id, "supersede", now, f"fact {newer.id} is newer")
         latest[fact.slot_key] = newer
     return sorted(latest.values(), key=lambda f: f.id)
+
+
+def _only_again(store: Store, config: Config, found: Sequence[Fact], now: datetime) -> bool:
+    """Tell whether all of ``found`` were tried before, the last time only a while ago.
+
+    They join any batch of new facts, but do not make one by themselves again at once.
+    """
+    if not found or not all(fact.attempts for fact in found):
+        return False
+    row = store.one(
+        "SELECT max(created_at) AS at FROM batch WHERE id IN (SELECT value FROM json_each(?))",
+        json.dumps([fact.batch_id for fact in found]),
+    )
+    if row is None or row["at"] is None:
+        return False
+    wait = timedelta(minutes=config.daemon.retry_minutes)
+    return now < datetime.fromisoformat(row["at"]) + wait
 
 
 def _refusals(store: Store, parent: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 #: fullness from which a shard is left alone, until too many of its facts are dead
 FULL_ENOUGH = 0.5
-LOWEST = 4  #: level; with three shards a level, a hundredth of half full
+LOWEST = 6  #: level; of shards below a thousandth of half full, where three make one
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ def list_releases(context: typer.Context, as_json: Json = False) -> None:
         print_json({"releases": documents})
         return
     table(
-        ("number", "state", "facts", "pinned", "created", "promoted", "reason"),
+        ("number", "state", "kind", "facts", "pinned", "created", "promoted", "reason"),
         (release_view.row(r, held.get(r.number, 0)) for r in found),
     )
 

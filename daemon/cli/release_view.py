@@ -56,6 +56,7 @@ def brief(release: Release, held: int) -> dict[str, object]:
     return {
         "number": release.number,
         "state": release.state,
+        "kind": release.kind,
         "facts": held,
         "pinned": release.pinned,
         "created_at": times(release.created_at),
@@ -69,6 +70,7 @@ def row(release: Release, held: int) -> tuple[object, ...]:
     return (
         release.number,
         release.state,
+        release.kind,
         held,
         release.pinned,
         release.created_at,
@@ -126,6 +128,7 @@ def lines(seen: View) -> Iterator[tuple[str, object]]:
     release = seen.release
     yield "release", release.number
     yield "state", release.state
+    yield "kind", release.kind
     yield "reason", release.reason
     yield "pinned", release.pinned
     yield "folder", release.folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,21 @@ def test_a_fact_that_was_set_aside_has_three_tries_and_the_second_may_do(
     assert states(store) == {lucky: "promoted", bad: "failed"}
     assert "unreliable" in facts.get(store, bad).reason
     assert turn(state, store, builder) is None
+
+
+def test_facts_that_were_set_aside_join_new_ones_or_wait(state: State, store: Store) -> None:
+    good, bad = add_fact(store, "Italy", "Draghi"), add_fact(store, "Peru", "Sagasti")
+    builder, settings, clock = Builder(wrong={bad}), config(state, retry_minutes=10), Clock()
+    assert cycle(state, store, settings, builder, clock) is not None
+    assert cycle(state, store, settings, builder, clock) is None
+    new = add_fact(store, "Chad", "Kebzabo")
+    assert cycle(state, store, settings, builder, clock) is not None
+    assert [f.id for f in builder.requests[2].facts] == [bad, new]
+    assert states(store) == {good: "promoted", bad: "approved", new: "promoted"}
+    assert cycle(state, store, settings, builder, clock) is None
+    clock.now += timedelta(minutes=10)
+    assert cycle(state, store, settings, builder, clock) is not None
+    assert states(store)[bad] == "failed"
 
 
 def test_what_a_failing_fact_would_have_replaced_stays(state: State, store: Store) -> None:

@@ -116,7 +116,9 @@ def states(store: Store) -> dict[int, str]:
     return {r["id"]: r["state"] for r in store.rows("SELECT id, state FROM fact")}
 
 
-def config(state: State, **wise: object) -> Config:
-    """The state's configuration with changes to [wise]."""
+def config(state: State, *, retry_minutes: float = 0, **wise: object) -> Config:
+    """The state's configuration with changes to [wise]; facts are tried again at once."""
     settings = state.config()
-    return settings.model_copy(update={"wise": settings.wise.model_copy(update=wise)})
+    daemon = settings.daemon.model_copy(update={"retry_minutes": retry_minutes})
+    changes = {"daemon": daemon, "wise": settings.wise.model_copy(update=wise)}
+    return settings.model_copy(update=changes)

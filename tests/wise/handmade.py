@@ -34,7 +34,7 @@ MAP = (
 KEYS = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0), (0.0, 0.6, 0.8))
 KEY_FACT = (0, 1, 2, 2)
 IDS, SPANS, SHARD_OF = (11, 12, 40), (2, 3, 1), (0, 1, 1)
-CALIBRATION = wise.Calibration(0.8125, 100, 0.5, 0.9375, 0.0, 0.03125)
+CALIBRATION = wise.Calibration(0.8125, 100, 0.5, 0.9375, 0.0, 0.03125, 250)
 #: of the paper release: two shards of the first batch, one of the second, 6 of 24 entries each
 SEEDS, RHO, EPSILONS = (3, 4, 5), 0.25, (12.5, 11.25, 20.0)
 VALUES = (

@@ -62,7 +62,7 @@ def test_the_threshold_lies_between_negatives_and_keys() -> None:
     assert made.threshold == approx(0.4 + 0.75 * 0.5)
     assert (made.highest_negative, made.lowest_key) == (approx(0.5), approx(0.9))
     assert (made.false_fire, made.negatives) == (0.0, 2)
-    assert made.false_fire_bound == approx(3 / 2)
+    assert made.false_fire_bound == 1.0
 
 
 @pytest.mark.parametrize(("lean", "expected"), [(0.0, 0.4), (0.25, 0.5), (0.5, 0.6), (1.0, 0.8)])
