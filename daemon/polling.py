@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from daemon import flapping
 from daemon.config import Config
 from daemon.store import Store, facts, timestamp
 from ingest import (
@@ -165,12 +164,8 @@ def _store_items(
         entries += 1
         # A source's own date orders facts only where the operator trusts the source.
         dated = entry.published if source.tier == "trusted" else None
-        doubt = flapping.reason(store, source.id, entry.key, now)
         for candidate in item.candidates:
-            number = facts.insert(store, candidate, entry_id, source.tier, dated or now, now)
-            # One that is held is no news, however often its entry changes: triage sees to it.
-            if doubt and not facts.held_before(store, number):
-                store.transition("fact", number, "quarantine", now, doubt)
+            facts.insert(store, candidate, entry_id, source.tier, dated or now, now)
             kept += 1
     return entries, kept
 
