@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from daemon import flapping
 from daemon.config import Config
 from daemon.store import Store, facts, timestamp
 from ingest import (
@@ -164,8 +165,12 @@ def _store_items(
         entries += 1
         # A source's own date orders facts only where the operator trusts the source.
         dated = entry.published if source.tier == "trusted" else None
+        doubt = flapping.reason(store, source.id, entry.key, now)
         for candidate in item.candidates:
-            facts.insert(store, candidate, entry_id, source.tier, dated or now, now)
+            number = facts.insert(store, candidate, entry_id, source.tier, dated or now, now)
+            # One that is held is no news, however often its entry changes: triage sees to it.
+            if doubt and not facts.held_before(store, number):
+                store.transition("fact", number, "quarantine", now, doubt)
             kept += 1
     return entries, kept
 

@@ -22,7 +22,7 @@ from daemon.errors import WisedError
 from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded
 from daemon.state import State
 from daemon.store import Store
-from daemon.triage import triage
+from daemon.triage import Triage
 
 STAGES = frozenset({"ingest", "edit"})
 ASK_BUDGET_SECONDS = 1800.0
@@ -42,6 +42,7 @@ class Service:
         self.stop = threading.Event()
         self._worker = Worker(state.config_file, state.logs / "worker.log", self.stop)
         self._extract = polling.extractor(config)
+        self._triage = Triage(store, config, self._embed, self._ask)
 
     def start(self) -> None:
         """Undo what the last end left half done."""
@@ -70,7 +71,7 @@ class Service:
         """Triage what was received and run one cycle; True when there was something to do."""
         if "edit" in releases.holds(self.store):
             return False
-        sorted_out = self._triage()
+        sorted_out = self._sort_out()
         done = cycle(self.state, self.store, self.config, self._build, now)
         if done is not None:
             self._report(done)
@@ -81,10 +82,10 @@ class Service:
         """End the worker."""
         self._worker.kill()
 
-    def _triage(self) -> int:
+    def _sort_out(self) -> int:
         current = releases.folder_of(self.state, releases.promoted(self.store))
         place = str(current) if current else None
-        count = triage(self.store, self.config, self._embed, self._ask, place, now())
+        count = self._triage.run(place, now())
         if count:
             self.log.info("facts.triaged", facts=count)
         return count

@@ -6,26 +6,20 @@ writes it down.
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from daemon.config import Config
 from daemon.errors import Conflict
-from daemon.messages import Answers, Ask, Embed, Embedded
+from daemon.messages import Answers, Ask
+from daemon.neighbours import EmbedTexts, Neighbours
 from daemon.store import Store, facts
 from daemon.store.facts import CLAIMS_SLOT, HELD, Fact
-from ingest import Claim, Verdict, judge, nearest, sentence
+from ingest import Claim, Verdict, Wordings, judge
 from policies import Decision, Outcome, Standing, Tier, decide, resolve
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-#: asks the worker to embed texts or to answer prompts
-EmbedTexts = Callable[[Embed], Embedded]
+#: asks the worker to answer prompts
 AskPrompts = Callable[[Ask], Answers]
 CHUNK = 500  #: facts looked at in one go
 
@@ -40,107 +34,75 @@ class Finding:
     supersedes: tuple[int, ...] = ()  #: facts that give way
 
 
-def triage(
-    store: Store,
-    config: Config,
-    embed: EmbedTexts,
-    ask: AskPrompts,
-    release: str | None,
-    now: datetime,
-) -> int:
-    """Decide on every received fact, oldest first; return how many there were."""
-    waiting = facts.in_states(store, ("received",), limit=CHUNK)
-    if not waiting:
-        return 0
-    _embed_missing(store, config, embed)
-    prompts = tuple(fact.prompts[0] for fact in waiting)
-    answers = ask(Ask(release=release, prompts=prompts)).answers
-    known = {f.id: a.text for f, a in zip(waiting, answers, strict=True)}
-    index = _Index(store, config)
-    for fact in waiting:
-        with store.write():
-            found = _decide(store, config, index, fact, known[fact.id])
-            _apply(store, fact, found, now)
-    return len(waiting)
+class Triage:
+    """Decides on received facts; it lasts as long as the daemon, for what it remembers of facts."""
 
-
-class _Index:
-    """Embeddings of all held facts, and the facts nearest to one of them."""
-
-    def __init__(self, store: Store, config: Config) -> None:
-        import numpy as np
-
-        self._store, self._config = store, config
-        rows = store.rows(
-            "SELECT fact_id, vector FROM embedding WHERE model = ? ORDER BY fact_id",
-            config.embedding.name,
+    def __init__(self, store: Store, config: Config, embed: EmbedTexts, ask: AskPrompts) -> None:
+        self._store, self._config, self._ask = store, config, ask
+        self._near = Neighbours(store, config, embed)
+        self._wordings = Wordings(
+            {name: (*r.prompts, *r.held_out) for name, r in config.relations.items()}
         )
-        self.ids = [row["fact_id"] for row in rows]
-        self._place = {fact: place for place, fact in enumerate(self.ids)}
-        vectors = [np.frombuffer(row["vector"], "<f4") for row in rows]
-        self._vectors: npt.NDArray[np.float32] = np.stack(vectors)
 
-    def near(self, fact: Fact) -> list[Fact]:
-        """Return held facts that came before ``fact`` and read like it, nearest first."""
-        query = self._vectors[self._place[fact.id]][None]
-        section = self._config.embedding
-        earlier = self._vectors[: self._place[fact.id]]
-        found = nearest(earlier, query, 4 * section.candidates, section.floor_cosine)[0]
-        near = [facts.get(self._store, self.ids[place]) for place, _ in found]
-        return [f for f in near if f.state in HELD][: section.candidates]
+    def run(self, release: str | None, now: datetime) -> int:
+        """Decide on the oldest received facts; return how many there were.
 
+        ``release`` is the folder of the one that answers now, None for the bare model.
+        """
+        waiting = facts.in_states(self._store, ("received",), limit=CHUNK)
+        if not waiting:
+            return 0
+        self._near.meet(waiting)
+        prompts = tuple(fact.prompts[0] for fact in waiting)
+        answers = self._ask(Ask(release=release, prompts=prompts)).answers
+        for fact, answer in zip(waiting, answers, strict=True):
+            with self._store.write():
+                found = self._examine(fact, answer.text)
+                _apply(self._store, fact, found, now)
+            if found.event != "duplicate":
+                self._near.keep(fact)
+        return len(waiting)
 
-def _embed_missing(store: Store, config: Config, embed: EmbedTexts) -> None:
-    """Embed received facts that have no vector yet; a crash in between only repeats work."""
-    model = config.embedding.name
-    rows = store.rows(
-        "SELECT id FROM fact WHERE state = 'received'"
-        " AND id NOT IN (SELECT fact_id FROM embedding WHERE model = ?) ORDER BY id",
-        model,
-    )
-    missing = [facts.get(store, row["id"]) for row in rows]
-    for start in range(0, len(missing), CHUNK):
-        part = missing[start : start + CHUNK]
-        texts = tuple(sentence(f.subject, f.prompts[0], f.object) for f in part)
-        vectors = _vectors(embed(Embed(texts=texts)))
-        with store.write():
-            for fact, vector in zip(part, vectors, strict=True):
-                row = {"fact_id": fact.id, "model": model, "vector": vector.tobytes()}
-                store.table("embedding").insert(row, replace=True)
+    def examine(self, new: Sequence[Fact]) -> list[Finding]:
+        """Return what would become of each fact if it came alone; decides nothing."""
+        self._near.meet(new)
+        return [self._examine(fact, "") for fact in new]
 
+    def _examine(self, fact: Fact, answer: str) -> Finding:
+        """Return what becomes of one fact, in the order: duplicate, known, conflict, policy."""
+        store = self._store
+        alike = [f for f in facts.by_key(store, fact.fact_key) if f.id < fact.id]
+        earlier = [f for f in alike if f.state in HELD]
+        if earlier:
+            return Finding("duplicate", f"says the same as fact {earlier[-1].id}", earlier[-1].id)
+        slot = [f for f in facts.by_slot(store, fact.slot_key) if f.id < fact.id]
+        rivals = [f for f in slot if f.state in CLAIMS_SLOT]
+        near = self._near.of(fact)
+        for held in [*rivals, *near]:
+            if self._judge(fact, held) is Verdict.SAME:
+                reason = f"says the same as fact {held.id} in other words"
+                return Finding("duplicate", reason, held.id)
+        for held in near:
+            if held.state not in CLAIMS_SLOT or held in rivals:
+                continue
+            if self._judge(fact, held) is Verdict.CONFLICT:
+                # No slot in common: nothing would withdraw the other answer.
+                reason = f"fact {held.id} answers the same prompt: {held.object!r}"
+                return Finding("conflict", reason)
+        if not rivals and answer == fact.object:
+            return Finding("known", "the model answers so already")
+        return _beside(self._config, fact, rivals)
 
-def _vectors(reply: Embedded) -> npt.NDArray[np.float32]:
-    import numpy as np
-
-    return np.frombuffer(base64.b64decode(reply.vectors), "<f4").reshape(-1, reply.width)
+    def _judge(self, new: Fact, held: Fact) -> Verdict:
+        return judge(_claim(new), _claim(held), self._wordings)
 
 
 def _claim(fact: Fact) -> Claim:
     return Claim(fact.subject, fact.relation, fact.object, fact.prompts[0])
 
 
-def _decide(store: Store, config: Config, index: _Index, fact: Fact, answer: str) -> Finding:
-    """Return what becomes of one fact, in the order: duplicate, known, conflict, policy."""
-    earlier = [f for f in facts.by_key(store, fact.fact_key) if f.id < fact.id and f.state in HELD]
-    if earlier:
-        return Finding("duplicate", f"says the same as fact {earlier[-1].id}", earlier[-1].id)
-    slot = [f for f in facts.by_slot(store, fact.slot_key) if f.id < fact.id]
-    rivals = [f for f in slot if f.state in CLAIMS_SLOT]
-    near = index.near(fact)
-    for held in [*rivals, *near]:
-        if judge(_claim(fact), _claim(held)) is Verdict.SAME:
-            return Finding("duplicate", f"says the same as fact {held.id} in other words", held.id)
-    asked_otherwise = [
-        f
-        for f in near
-        if f.state in CLAIMS_SLOT and f not in rivals
-        if judge(_claim(fact), _claim(f)) is Verdict.CONFLICT
-    ]
-    if asked_otherwise:  # no slot in common: nothing would withdraw the other answer
-        held = asked_otherwise[0]
-        return Finding("conflict", f"fact {held.id} answers the same prompt: {held.object!r}")
-    if not rivals and answer == fact.object:
-        return Finding("known", "the model answers so already")
+def _beside(config: Config, fact: Fact, rivals: Sequence[Fact]) -> Finding:
+    """Return what becomes of a new answer, given those that its slot has."""
     supersedes = []
     for held in rivals:
         outcome = resolve(_standing(fact), _standing(held))

@@ -11,10 +11,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ingest.dedupe import Claim, Verdict, judge, nearest, sentence
+    from ingest.dedupe import Claim, Verdict, judge, sentence
     from ingest.errors import FeedError, FetchError, IngestError, LogError, RowError
     from ingest.extract import Extractor
     from ingest.fetch import Limits, Response
+    from ingest.index import Index
     from ingest.objects import same_object
     from ingest.poll import poll_feed, poll_log
     from ingest.text import clean, fact_key, fold, slot_key
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         Relation,
     )
     from ingest.urls import redact
+    from ingest.wording import Wordings
 
 __all__ = [
     "ASKED",
@@ -39,6 +41,7 @@ __all__ = [
     "Extractor",
     "FeedError",
     "FetchError",
+    "Index",
     "IngestError",
     "Item",
     "Limits",
@@ -49,11 +52,11 @@ __all__ = [
     "Response",
     "RowError",
     "Verdict",
+    "Wordings",
     "clean",
     "fact_key",
     "fold",
     "judge",
-    "nearest",
     "poll_feed",
     "poll_log",
     "redact",
@@ -63,10 +66,11 @@ __all__ = [
 ]
 
 _MODULES = {
-    "dedupe": ("Claim", "Verdict", "judge", "nearest", "sentence"),
+    "dedupe": ("Claim", "Verdict", "judge", "sentence"),
     "errors": ("FeedError", "FetchError", "IngestError", "LogError", "RowError"),
     "extract": ("Extractor",),
     "fetch": ("Limits", "Response"),
+    "index": ("Index",),
     "objects": ("same_object",),
     "poll": ("poll_feed", "poll_log"),
     "text": ("clean", "fact_key", "fold", "slot_key"),
@@ -81,6 +85,7 @@ _MODULES = {
         "Relation",
     ),
     "urls": ("redact",),
+    "wording": ("Wordings",),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

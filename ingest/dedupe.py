@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-from ingest.objects import agree, same_object
+from ingest.mention import mentions
+from ingest.objects import ask_alike, same_object
 from ingest.phrasing import FIELD, core, fill
 from ingest.text import fold, slot_key
 from ingest.types import ASKED
+from ingest.wording import Wordings
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
-#: scores held at once: 4 million float32 are 16 MB
-_CHUNK_SCORES = 4_000_000
+_NO_WORDINGS = Wordings({})
 
 
 class Verdict(StrEnum):
@@ -52,59 +48,32 @@ def sentence(subject: str, label: str, object: str) -> str:
     return f"{asked} {object}"
 
 
-def _best(scores: npt.NDArray[np.float32], k: int, floor: float) -> list[tuple[int, float]]:
-    import numpy as np
-
-    candidates = np.flatnonzero(scores >= floor)
-    # Stable, so that equal scores keep the order of the vectors.
-    order = np.argsort(-scores[candidates], kind="stable")[:k]
-    return [(int(index), float(scores[index])) for index in candidates[order]]
-
-
-def nearest(
-    vectors: npt.NDArray[np.float32],  # (n, d), rows of length 1
-    queries: npt.NDArray[np.float32],  # (m, d), rows of length 1
-    k: int,
-    floor: float,
-) -> list[list[tuple[int, float]]]:
-    """Return, per query, at most k (row, cosine) of at least `floor`, the nearest first."""
-    if not len(vectors) or k < 1:
-        return [[] for _ in range(len(queries))]
-    step = max(1, _CHUNK_SCORES // len(vectors))
-    return [
-        _best(scores, k, floor)
-        for start in range(0, len(queries), step)
-        for scores in queries[start : start + step] @ vectors.T
-    ]
-
-
-def _mentions(prompt: str, subject: str) -> bool:
-    words = fold(subject)
-    return bool(words) and f" {words} " in f" {fold(prompt)} "
-
-
-def _judge_asked(asked: Claim, other: Claim) -> Verdict:
+def _judge_asked(asked: Claim, other: Claim, wordings: Wordings) -> Verdict:
     """Judge a bare prompt's fact against one of a configured relation."""
     if fold(core(asked.prompt)) == fold(core(other.prompt)):
         return Verdict.SAME if same_object(asked.object, other.object) else Verdict.CONFLICT
     is_same = (
-        _mentions(asked.prompt, other.subject)
-        and same_object(asked.object, other.object)
-        and agree(asked.prompt, other.prompt)
+        same_object(asked.object, other.object)
+        and ask_alike(asked.prompt, other.prompt)
+        and mentions(asked.prompt, other.subject)
+        and wordings.may_ask(asked.prompt, other.subject, other.relation)
     )
     return Verdict.SAME if is_same else Verdict.UNRELATED
 
 
-def judge(new: Claim, held: Claim) -> Verdict:
+def judge(new: Claim, held: Claim, wordings: Wordings = _NO_WORDINGS) -> Verdict:
     """Decide whether a new claim repeats a held one, contradicts it, or is about something else.
 
-    One slot: the objects decide. A bare prompt is the same as a fact of a relation when it names
-    the fact's subject, has its object, and no number or negation differs; with another object
-    they are unrelated, unless the prompts are the same. Two different bare prompts are unrelated:
-    nothing but their words could tell, and words alone do not.
+    One slot: the objects decide. A bare prompt is the same as a fact of a relation when it has
+    the fact's object, names its subject and not something longer, no number, negation, time or
+    deputy makes another question of it, and its words are those of no other relation; with
+    another object they are unrelated, unless the prompts are the same. Two different bare
+    prompts are unrelated: nothing but their words could tell, and words alone do not. In doubt
+    claims are unrelated, for a fact that is written twice harms nothing and a lost one does.
     """
     if slot_key(new.subject, new.relation) == slot_key(held.subject, held.relation):
         return Verdict.SAME if same_object(new.object, held.object) else Verdict.CONFLICT
     if (new.relation == ASKED) == (held.relation == ASKED):
         return Verdict.UNRELATED
-    return _judge_asked(new, held) if new.relation == ASKED else _judge_asked(held, new)
+    asked, other = (new, held) if new.relation == ASKED else (held, new)
+    return _judge_asked(asked, other, wordings)

@@ -5,6 +5,7 @@ IngestError
   FeedError     what was fetched is not a usable feed
   LogError      a correction log could not be read
   RowError      one row says nothing usable
+  PayloadError  the structured facts that an entry carries are not of the form
 """
 
 from __future__ import annotations
@@ -66,3 +67,7 @@ class LogError(IngestError):
 
 class RowError(IngestError):
     """Say why one row gives no fact."""
+
+
+class PayloadError(IngestError):
+    """Say why the structured facts of an entry cannot be used."""

@@ -9,7 +9,7 @@ from ingest.errors import RowError
 from ingest.patterns import compiled, lines
 from ingest.phrasing import Asked, Phrasings, core, fill
 from ingest.text import clean, fact_key, fold, tidy
-from ingest.types import ASKED, Candidate, Entry, Relation
+from ingest.types import ASKED, Candidate, Entry, Relation, Stated
 
 #: what an honest fact stays under
 MAX_SUBJECT_CHARS = 200
@@ -63,6 +63,17 @@ class Extractor:
                 key = fact_key(candidate.subject, candidate.relation, candidate.object)
                 found.setdefault(key, candidate)
         return tuple(found.values())
+
+    def from_stated(self, stated: Stated, quote: str) -> Candidate:
+        """Return the fact that an entry carries in structured form; raise RowError."""
+        return self._configured(
+            stated.subject,
+            self._named(stated.relation),
+            stated.object,
+            stated.old,
+            quote=quote,
+            extractor=stated.extractor,
+        )
 
     def from_row(self, row: Mapping[str, Any]) -> Candidate:
         """Return the fact of one correction-log row.
@@ -123,12 +134,17 @@ class Extractor:
             extractor=extractor,
         )
 
-    def _from_fact(self, row: Mapping[str, Any]) -> Candidate:
-        given = _checked("relation", _required(row, "relation"), MAX_PROMPT_CHARS)
-        relation = self._by_fold.get(fold(given))
-        if relation is None:
+    def _named(self, relation: object) -> str:
+        """Return the name of a configured relation, however it is spelled."""
+        given = _checked("relation", relation, MAX_PROMPT_CHARS)
+        found = self._by_fold.get(fold(given))
+        if found is None:
             known = ", ".join(sorted(self._relations))
             raise RowError("row.unknown_relation", f"relation {given[:80]!r} is not one of {known}")
+        return found
+
+    def _from_fact(self, row: Mapping[str, Any]) -> Candidate:
+        relation = self._named(_required(row, "relation"))
         subject, value = _required(row, "subject"), _required(row, "object")
         quote = f"{clean(str(subject))}: {relation} is now {clean(str(value))}"
         return self._configured(

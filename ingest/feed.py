@@ -1,54 +1,48 @@
-"""Feed documents to entries. The parser sees bytes in memory and nothing else."""
+"""Feed documents to entries: RSS and Atom here, JSON in `ingest.json_feed`.
+
+The parsers see bytes in memory and nothing else. Hostile bytes can make them slow and large, so
+the daemon runs `parse` in a process of its own (`ingest.isolated`).
+"""
 
 from __future__ import annotations
 
-import hashlib
+import codecs
 import io
-import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import xml.sax
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+from ingest import json_feed
+from ingest.entries import Draft, Parsed, collect, not_a_feed
 from ingest.errors import FeedError
-from ingest.html import to_text
-from ingest.text import clean, clean_lines, digest
-from ingest.times import credible
-from ingest.types import DeadLetter, Entry
-
-#: what one document may bring; what a reader of feeds ever met stays far below
-MAX_ENTRIES = 500
-MAX_TEXT_BYTES = 64 * 1024
-MAX_GUID_BYTES = 1024
-_RAW_BYTES = 4096
+from ingest.html import linked_data, to_text
+from ingest.payload import NAMESPACE, Carried
 
 #: entity declarations in ASCII and in EBCDIC; UTF-16 and UTF-32 only add NULs
 _ENTITY_MARKS = (b"<!entity", "ENTITY".encode("cp037").lower())
-#: an encoding that hides markup from any look at the bytes, and that no feed uses
-_UTF7 = re.compile(rb"\bu(?:nicode-1-1-u)?(?:tf)?[-_]?7\b", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Parsed:
-    """The entries of a document, and the items that could not be used."""
-
-    entries: tuple[Entry, ...]
-    dead: tuple[DeadLetter, ...]
-
-
-class _Unusable(Exception):
-    """One item cannot become an entry; args are a code and a message."""
+#: encodings that hide markup from any look at the bytes, and that no feed uses
+_HIDING = frozenset({"utf-7", "unicode-escape", "raw-unicode-escape", "punycode", "idna"})
+_DECLARED = re.compile(rb"""(?:encoding|charset)\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
+_HEAD_BYTES = 1024
 
 
 def _refuse_bad_bytes(body: bytes, content_type: str | None) -> None:
-    if not body.strip():
-        raise FeedError("feed.empty", "the document is empty")
-    if _UTF7.search((content_type or "").encode()) or _UTF7.search(body[:256]):
-        raise FeedError("feed.encoding", "the document claims to be UTF-7")
     flat = body.replace(b"\0", b"").lower()
+    head = flat[:_HEAD_BYTES].partition(b"?>")[0]
+    for name in _DECLARED.findall((content_type or "").encode() + b"\n" + head):
+        if _hides_markup(name.decode("ascii", "replace")):
+            raise FeedError("feed.encoding", f"the document claims to be {name.decode()!r}")
     if any(mark in flat for mark in _ENTITY_MARKS):
         raise FeedError("feed.entities", "the document declares entities, which no feed needs")
+
+
+def _hides_markup(name: str) -> bool:
+    try:
+        return codecs.lookup(name).name.replace("_", "-") in _HIDING
+    except (LookupError, ValueError):
+        return False
 
 
 def _document(body: bytes, content_type: str | None, base: str | None) -> Any:
@@ -60,9 +54,12 @@ def _document(body: bytes, content_type: str | None, base: str | None) -> Any:
         return feedparser.parse(
             io.BytesIO(body),
             response_headers={name: value for name, value in headers.items() if value},
-            sanitize_html=True,
-            resolve_relative_uris=True,
+            # Of markup we take the text and the JSON-LD, and sanitising would remove the latter.
+            sanitize_html=False,
+            resolve_relative_uris=False,
         )
+    except MemoryError:  # a limit of the process, and not the document's fault alone
+        raise
     except Exception as error:  # hostile bytes make it raise nearly anything
         raise FeedError(
             "feed.unparsable", f"the document cannot be parsed ({type(error).__name__})"
@@ -81,23 +78,14 @@ def _plain(value: str, kind: str) -> str:
 
 def _title(item: dict[str, Any]) -> str:
     detail = dict.get(item, "title_detail") or {}
-    return clean(_plain(_string(item, "title"), _string(detail, "type")))
+    return _plain(_string(item, "title"), _string(detail, "type"))
 
 
-def _text(item: dict[str, Any]) -> str:
+def _content(item: dict[str, Any]) -> tuple[str, str]:
+    """Return an item's content and its type."""
     contents = dict.get(item, "content") or ()
     detail = contents[0] if contents else dict.get(item, "summary_detail") or {}
-    value = _string(detail, "value") or _string(item, "summary")
-    text = clean_lines(_plain(value, _string(detail, "type")))
-    cut = text.encode()[:MAX_TEXT_BYTES].decode(errors="ignore")
-    # A line that was cut could state half a name.
-    return text if cut == text else cut.rpartition("\n")[0]
-
-
-def _link(item: dict[str, Any]) -> str | None:
-    link = clean(_string(item, "link"))
-    is_web = link.lower().startswith(("http://", "https://"))
-    return link if is_web and len(link.encode()) <= MAX_GUID_BYTES else None
+    return _string(detail, "value") or _string(item, "summary"), _string(detail, "type")
 
 
 def _moment(parts: Any) -> datetime | None:
@@ -108,86 +96,67 @@ def _moment(parts: Any) -> datetime | None:
         return None
 
 
-def _published(item: dict[str, Any], now: datetime) -> datetime | None:
-    """Return the latest credible date that the source gives: an update asserts its text anew."""
-    moments = (_moment(dict.get(item, name)) for name in ("published_parsed", "updated_parsed"))
-    return max((m for m in moments if m and credible(m, now)), default=None)
+def _dates(item: dict[str, Any]) -> tuple[datetime, ...]:
+    found = (_moment(dict.get(item, name)) for name in ("published_parsed", "updated_parsed"))
+    return tuple(moment for moment in found if moment is not None)
 
 
-def _identity(item: dict[str, Any], title: str, text: str) -> str:
-    guid = _string(item, "id").strip() or _string(item, "link").strip()
-    if len(guid.encode(errors="replace")) > MAX_GUID_BYTES:
-        raise _Unusable("entry.guid_too_long", f"the guid is over {MAX_GUID_BYTES} bytes")
-    if not guid and not title and not text:
-        raise _Unusable("entry.empty", "the entry has no guid, link, title or text")
-    return guid or f"{title}\n{text}"
+def _element_names(document: Any) -> tuple[str, ...]:
+    """Return the names under which the parser files elements called ``facts`` of our namespace."""
+    prefixes = (p for p, uri in document.get("namespaces", {}).items() if uri == NAMESPACE)
+    return tuple(f"{prefix}_facts".lower().removeprefix("_") for prefix in prefixes)
 
 
-def _hash(value: str) -> str:
-    return hashlib.sha256(value.encode(errors="replace")).hexdigest()
+def _linked(content: str) -> Iterator[str]:
+    """Yield what may be JSON-LD: scripts in the markup, or a content that is nothing else."""
+    yield from linked_data(content)
+    if content.lstrip().startswith("{"):
+        yield content
 
 
-def _unused_key(guid: str, link: str | None, index: int, used: set[str]) -> str:
-    """Return the identity's hash; a guid's second use needs its link, then its place, too."""
-    for identity in (guid, f"{guid}|{link}" if link else guid, f"{guid}|{index}"):
-        if (key := _hash(identity)) not in used:
-            break
-    used.add(key)
-    return key
+def _carried(item: dict[str, Any], names: tuple[str, ...], is_broken: bool) -> Carried:
+    element = next((item[name] for name in names if name in item), None)
+    if element is None:
+        return Carried(linked=tuple(_linked(_content(item)[0])))
+    if is_broken:
+        # The parser for broken markup leaves character references in, or drops the text.
+        return Carried(unreadable="structured facts are read from well-formed XML only")
+    if not isinstance(element, str):
+        return Carried(unreadable="the facts element has attributes: declare its prefix outside")
+    return Carried(element=element)
 
 
-def _raw(item: dict[str, Any], title: str, text: str, link: str | None) -> str:
-    fields = {name: _string(item, name)[:_RAW_BYTES] for name in ("id", "published", "updated")}
-    fields |= {"title": title, "text": text, "link": link or ""}
-    return json.dumps({name: value for name, value in fields.items() if value}, ensure_ascii=False)
-
-
-def _entry(item: dict[str, Any], index: int, used: set[str], now: datetime) -> Entry:
-    title, text, link = _title(item), _text(item), _link(item)
-    return Entry(
-        key=_unused_key(_identity(item, title, text), link, index, used),
-        content_hash=digest([title, text, link]),
-        title=title,
-        text=text,
-        link=link,
-        published=_published(item, now),
-        raw=_raw(item, title, text, link),
+def _draft(item: dict[str, Any], names: tuple[str, ...], is_broken: bool) -> Draft:
+    return Draft(
+        guid=_string(item, "id"),
+        title=_title(item),
+        text=_plain(*_content(item)),
+        link=_string(item, "link"),
+        dates=_dates(item),
+        carried=_carried(item, names, is_broken),
+        said={name: _string(item, name) for name in ("published", "updated")},
     )
 
 
-def _dead(item: dict[str, Any], index: int, code: str, message: str) -> DeadLetter:
-    guid = clean(_string(item, "id"))[:80]
-    raw = json.dumps(
-        {name: _string(item, name)[:400] for name in ("id", "title", "link", "summary")}
-    )
-    return DeadLetter(f"entry {index} {guid}".rstrip(), code, message, raw[:_RAW_BYTES])
-
-
-def _surplus(items: Sequence[dict[str, Any]]) -> list[DeadLetter]:
-    if len(items) <= MAX_ENTRIES:
-        return []
-    message = f"{len(items)} entries; only the first {MAX_ENTRIES} were read"
-    return [_dead(items[MAX_ENTRIES], MAX_ENTRIES, "feed.too_many_entries", message)]
-
-
-def parse(body: bytes, content_type: str | None, now: datetime, base: str | None = None) -> Parsed:
-    """Return the entries of an RSS or Atom document, in its order.
-
-    `base` is the address that relative links start from. A bad item becomes a dead letter. Raises
-    FeedError for what is empty, declares entities or is not a feed.
-    """
+def _parse_xml(body: bytes, content_type: str | None, now: datetime, base: str | None) -> Parsed:
     _refuse_bad_bytes(body, content_type)
     document = _document(body, content_type, base)
     if not dict.get(document, "version"):
-        raise FeedError(
-            "feed.not_a_feed",
-            "the document is neither RSS nor Atom",
-            "open the URL in a browser: it may show an error page or need a login",
-        )
-    entries, dead, used = [], _surplus(document.entries), set[str]()
-    for index, item in enumerate(document.entries[:MAX_ENTRIES]):
-        try:
-            entries.append(_entry(item, index, used, now))
-        except _Unusable as why:
-            dead.append(_dead(item, index, *why.args))
-    return Parsed(tuple(entries), tuple(dead))
+        raise not_a_feed()
+    is_broken = isinstance(document.get("bozo_exception"), xml.sax.SAXException)
+    names, items = _element_names(document), document.entries
+    return collect((_draft(item, names, is_broken) for item in items), len(items), now)
+
+
+def parse(body: bytes, content_type: str | None, now: datetime, base: str | None = None) -> Parsed:
+    """Return the entries of a feed document, in its order.
+
+    The format is told by the content, whatever the server calls it. `base` is the address that
+    relative links start from. A bad item becomes a dead letter. Raises FeedError for what is
+    empty, declares entities, is not strict JSON, or is not a feed.
+    """
+    if not body.strip():
+        raise FeedError("feed.empty", "the document is empty")
+    if json_feed.begins_like_json(body):
+        return json_feed.parse(body, now, base)
+    return _parse_xml(body, content_type, now, base)

@@ -1,4 +1,4 @@
-"""HTML fragments to plain lines of text."""
+"""HTML fragments to plain lines of text, and the JSON-LD in them."""
 
 from __future__ import annotations
 
@@ -44,3 +44,33 @@ def to_text(markup: str) -> str:
     lines.feed(markup)
     lines.close()
     return "".join(lines.parts)
+
+
+class _Scripts(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.found: list[str] = []
+        self._is_inside = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        kind = (dict(attrs).get("type") or "").partition(";")[0]
+        self._is_inside = tag == "script" and kind.strip().lower() == "application/ld+json"
+        if self._is_inside:
+            self.found.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self._is_inside:
+            self.found[-1] += data
+
+
+def linked_data(markup: str) -> tuple[str, ...]:
+    """Return the texts of the JSON-LD scripts in an HTML fragment, in their order."""
+    if "ld+json" not in markup:
+        return ()
+    scripts = _Scripts()
+    scripts.feed(markup)
+    scripts.close()
+    return tuple(scripts.found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from ingest.dates import plain_dates
 from ingest.text import fold
 
 #: office words, folded, that a name means the same with or without. Words that change what is
@@ -21,6 +22,8 @@ _TITLE_LINES = """
 """
 _TITLES = frozenset(tuple(title.split()) for title in re.split(r"[|\n]", _TITLE_LINES.strip()))
 _LONGEST_TITLE = max(map(len, _TITLES))
+_HONORIFICS = frozenset({"mr", "mrs", "ms", "dr", "sir", "dame", "prof", "professor"})
+OFFICE_WORDS = frozenset(word for title in _TITLES for word in title)  #: prime, minister, king
 
 _NEGATIONS = re.compile(
     r"\b(?:not|no|never|none|neither|nor|without|cannot|nobody|nothing)\b|n't\b"
@@ -32,7 +35,16 @@ _FIGURE_WORD = re.compile(
     r"forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion|first|second|third|"
     r"fourth|fifth|sixth|seventh|eighth|ninth|tenth|half|quarter|double|january|february|march|"
     r"april|may|june|july|august|september|october|november|december|monday|tuesday|wednesday|"
-    r"thursday|friday|saturday|sunday|today|yesterday|tomorrow)\b"
+    r"thursday|friday|saturday|sunday|yesterday|tomorrow|twenties|thirties|forties|fifties|sixties|"
+    r"seventies|eighties|nineties|century|decade)\b"
+)
+#: words that make another question of one, as numbers and negations do: of another time, or of
+#: who comes beside or after the one asked for
+_TURNS = re.compile(
+    r"\b(?:was|were|had|will|would|shall|ago|before|after|until|till|during|once|former|formerly|"
+    r"previous|previously|preceding|earlier|later|recent|recently|ex|past|late|last|latest|next|"
+    r"future|following|then|incoming|outgoing|predecessor|successor|elect|designate|designated|"
+    r"nominee|nominated|appointed|candidate|deputy|vice|assistant|associate|shadow|honorary)\b"
 )
 
 
@@ -54,9 +66,19 @@ def negations(text: str) -> tuple[str, ...]:
     return tuple(_NEGATIONS.findall(plain))
 
 
+def turns(text: str) -> tuple[str, ...]:
+    """Return the words that move a question to another time or person, in order."""
+    return tuple(_TURNS.findall(fold(text)))
+
+
 def agree(a: str, b: str) -> bool:
     """Tell whether two texts have the same numbers, dates and negations."""
     return figures(a) == figures(b) and negations(a) == negations(b)
+
+
+def ask_alike(a: str, b: str) -> bool:
+    """Tell whether two questions agree and are of the same time and person."""
+    return agree(a, b) and turns(a) == turns(b)
 
 
 def _is_titles(words: list[str]) -> bool:
@@ -69,23 +91,26 @@ def _is_titles(words: list[str]) -> bool:
     )
 
 
-def _has_title(words: list[str]) -> bool:
-    return any(tuple(words[:length]) in _TITLES for length in range(1, _LONGEST_TITLE + 1))
+def _has_office(words: list[str]) -> bool:
+    leading = (tuple(words[:length]) for length in range(1, _LONGEST_TITLE + 1))
+    return words[0] not in _HONORIFICS and any(title in _TITLES for title in leading)
 
 
 def _is_titled(longer: list[str], name: list[str]) -> bool:
-    """Tell whether `longer` is the untitled `name` with titles before it."""
+    """Tell whether `longer` is `name`, which has no office of its own, with titles before it."""
     before = longer[: len(longer) - len(name)]
-    return longer == [*before, *name] and _is_titles(before) and not _has_title(name)
+    return longer == [*before, *name] and _is_titles(before) and not _has_office(name)
 
 
 def same_object(a: str, b: str) -> bool:
     """Tell whether two objects are the same.
 
-    They are when they fold alike, or when one is the other with office titles before it and the
-    other has none: "Mario Draghi" is "Prime Minister Mario Draghi", but "King X" is not
-    "Sultan X". Numbers, dates and negations must agree as written.
+    They are when they fold alike, or when one is the other with titles before it and the
+    other has no office: "Mario Draghi" is "Prime Minister Mario Draghi", but "King X" is not
+    "Sultan X". Full dates are the same in any form that can be read in one way only; other
+    numbers, and negations, must agree as written.
     """
+    a, b = plain_dates(a), plain_dates(b)
     if not agree(a, b):
         return False
     one, other = sorted((fold(a).split(), fold(b).split()), key=len)

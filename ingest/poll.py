@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from ingest import feed, log
+from ingest import isolated, ladder, log
 from ingest.extract import Extractor
 from ingest.fetch import Limits, Response, fetch
 from ingest.formats import AUTO
-from ingest.types import Item, LogPosition, Poll
+from ingest.types import LogPosition, Poll
 from ingest.urls import base
 
 
@@ -60,10 +60,11 @@ def poll_feed(
             not_modified=True,
             retry_after=answer.retry_after,
         )
-    parsed = feed.parse(answer.body, answer.content_type, now, base=base(answer.url))
+    parsed = isolated.parse(answer.body, answer.content_type, now, base=base(answer.url))
+    read = [ladder.item(entry, extractor) for entry in parsed.entries]
     return Poll(
-        items=tuple(Item(entry, extractor.from_entry(entry)) for entry in parsed.entries),
-        dead=parsed.dead,
+        items=tuple(item for item, _ in read),
+        dead=parsed.dead + tuple(letter for _, dead in read for letter in dead),
         etag=answer.etag,
         last_modified=_lasting(answer.last_modified, now),
         retry_after=answer.retry_after,

@@ -129,11 +129,19 @@ def digest(value: object) -> str:
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
+def name_key(text: str) -> str:
+    """Return the comparison key of a name: folded, no article before it, St. written out."""
+    words = fold(text).split()
+    while len(words) > 1 and words[0] == "the":
+        words = words[1:]
+    return " ".join(["saint", *words[1:]] if len(words) > 1 and words[0] == "st" else words)
+
+
 def slot_key(subject: str, relation: str) -> str:
     """Return the sha256 hex that names a slot, whatever the spelling of its subject."""
-    return digest([fold(subject), relation])
+    return digest([name_key(subject), relation])
 
 
 def fact_key(subject: str, relation: str, object: str) -> str:
     """Return the sha256 hex that names a fact, whatever the spelling of its parts."""
-    return digest([fold(subject), relation, fold(object)])
+    return digest([name_key(subject), relation, fold(object)])

@@ -18,6 +18,18 @@ class Relation:
 
 
 @dataclass(frozen=True, slots=True)
+class Stated:
+    """A fact that an entry carries in structured form, in its source's words, tidied."""
+
+    subject: str
+    relation: str  #: as spelled by the source; it need not be configured
+    object: str
+    old: str | None  #: the value that the source says it replaces
+    extractor: str  #: name/version of what read it, e.g. ``payload/1``
+    is_withdrawn: bool = False  #: the source takes it back
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     """One item as a source delivered it: evidence."""
 
@@ -28,6 +40,7 @@ class Entry:
     link: str | None
     published: datetime | None  #: aware UTC, as the source claims; None when absent or absurd
     raw: str  #: what was parsed: a log line, or a feed entry's fields as JSON
+    payload: tuple[Stated, ...] | None = None  #: facts in structured form; None: it has none
 
 
 @dataclass(frozen=True, slots=True)

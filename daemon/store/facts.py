@@ -83,6 +83,18 @@ def in_states(store: Store, states: Iterable[str], limit: int = -1, after: int =
     return [_fact(row) for row in rows]
 
 
+def among(store: Store, ids: Sequence[int], states: Sequence[str], limit: int) -> list[Fact]:
+    """Return the first ``limit`` of the facts named by ``ids`` that are in ``states``, in order."""
+    rows = store.rows(
+        "SELECT fact.* FROM json_each(?) AS wanted JOIN fact ON fact.id = wanted.value"
+        " WHERE state IN (SELECT value FROM json_each(?)) ORDER BY wanted.key LIMIT ?",
+        json.dumps(list(ids)),
+        json.dumps(list(states)),
+        limit,
+    )
+    return [_fact(row) for row in rows]
+
+
 def by_key(store: Store, key: str) -> list[Fact]:
     """Return the facts that say exactly the same, oldest first."""
     return [_fact(r) for r in store.rows("SELECT * FROM fact WHERE fact_key = ? ORDER BY id", key)]
@@ -91,6 +103,12 @@ def by_key(store: Store, key: str) -> list[Fact]:
 def by_slot(store: Store, key: str) -> list[Fact]:
     """Return the facts of one slot, oldest first."""
     return [_fact(r) for r in store.rows("SELECT * FROM fact WHERE slot_key = ? ORDER BY id", key)]
+
+
+def held_before(store: Store, fact_id: int) -> list[Fact]:
+    """Return the older facts that say exactly the same and are held or about to be judged."""
+    same = by_key(store, get(store, fact_id).fact_key)
+    return [fact for fact in same if fact.id < fact_id and fact.state in (*HELD, "received")]
 
 
 def of_batch(store: Store, batch: int) -> list[Fact]:

@@ -182,5 +182,11 @@ ALTER TABLE source ADD COLUMN log_tail TEXT;
 ALTER TABLE source ADD COLUMN log_inode TEXT;
 """
 
+#: what was embedded, so that the same text is not embedded again
+M004_EMBEDDED_TEXTS = """
+ALTER TABLE embedding ADD COLUMN text_key TEXT;
+CREATE INDEX embedding_by_text ON embedding(text_key);
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
-MIGRATIONS: tuple[str, ...] = (M001_CREATE, M002_LEDGER, M003_LOG_FORMATS)
+MIGRATIONS: tuple[str, ...] = (M001_CREATE, M002_LEDGER, M003_LOG_FORMATS, M004_EMBEDDED_TEXTS)

@@ -16,7 +16,7 @@ from daemon.messages import Answers, Ask, Embed, Embedded, Said
 from daemon.state import State
 from daemon.store import Store, facts
 from daemon.store.lifecycle import FACT_STATES
-from daemon.triage import approve, triage
+from daemon.triage import Triage, approve
 from ingest import ASKED, Candidate
 
 
@@ -56,7 +56,7 @@ def model(**knows: str) -> object:
 
 def sort_out(state: State, store: Store, **knows: str) -> dict[int, str]:
     """Run triage; each fact's state."""
-    triage(store, config(state), embed, model(**knows), None, Clock()())  # type: ignore[arg-type]
+    Triage(store, config(state), embed, model(**knows)).run(None, Clock()())  # type: ignore[arg-type]
     return {f.id: f.state for f in facts.in_states(store, FACT_STATES)}
 
 
@@ -163,13 +163,13 @@ def test_a_crash_after_embedding_repeats_only_the_rest(state: State, store: Stor
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        triage(store, config(state), embed, dies, None, Clock()())
+        Triage(store, config(state), embed, dies).run(None, Clock()())
     calls = []
 
     def counted(request: Embed) -> Embedded:
         calls.append(request)
         return embed(request)
 
-    triage(store, config(state), counted, model(), None, Clock()())  # type: ignore[arg-type]
+    Triage(store, config(state), counted, model()).run(None, Clock()())  # type: ignore[arg-type]
     assert calls == []
     assert facts.counts(store) == {"approved": 1}

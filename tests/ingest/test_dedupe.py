@@ -2,15 +2,15 @@
 
 import unicodedata
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ingest_world import rows
 
-from ingest.dedupe import Claim, Verdict, judge, nearest, sentence
+from ingest.dedupe import Claim, Verdict, judge, sentence
 from ingest.objects import same_object
 from ingest.types import ASKED
+from ingest.wording import Wordings
 
 
 def capital(object, subject="Chad", relation="capital"):
@@ -31,6 +31,10 @@ def asked(prompt, object):
         ("Jos\u00e9 Mujica", "JOSE MUJICA"),
         ("Queen Elizabeth II", "Elizabeth II"),
         ("10,000", "10000"),
+        ("Prime Minister Dr. Terrance Drew", "Dr. Terrance Drew"),
+        ("Prime Minister Sir Anerood Jugnauth", "Anerood Jugnauth"),
+        ("5 July 1962", "July 5, 1962"),
+        ("5 July 1962", "1962-07-05"),
     ],
 )
 def test_the_same_thing_is_recognised_in_either_order(a, b):
@@ -55,6 +59,10 @@ def test_the_same_thing_is_recognised_in_either_order(a, b):
         ("5/7", "5 7"),
         ("10\u00b2", "102"),
         ("5 July 1962", "6 July 1962"),
+        ("5 July 1962", "July 6, 1962"),
+        ("5 July 1962", "1962-05-07"),
+        ("5/7/1962", "7/5/1962"),
+        ("Prime Minister Dr. Terrance Drew", "President Dr. Terrance Drew"),
         ("2024", "2025"),
         ("is a member", "is not a member"),
         ("C", "C++"),
@@ -86,6 +94,8 @@ def test_real_changes_conflict_and_only_changes_of_accents_are_the_same():
 
 
 def test_one_slot_in_two_spellings_is_one_slot():
+    assert judge(capital("A", "The Gambia"), capital("A", "Gambia")) == "same"
+    assert judge(capital("A", "St. Lucia"), capital("B", "Saint Lucia")) == "conflict"
     assert judge(capital("A", "C\u00f4te d\u2019Ivoire"), capital("A", "Cote d'Ivoire")) == "same"
     assert judge(capital("A", "\u0421had"), capital("B", "Chad")) == "conflict"
 
@@ -114,6 +124,50 @@ def test_a_bare_prompt_about_a_known_fact_is_the_same_fact(flip):
     assert verdict(asked("What is the capital of Chad", "Mali"), held) is Verdict.CONFLICT
 
 
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Who was head of the government of Chad?",
+        "Who is the former head of the government of Chad?",
+        "Who headed the government of Chad before the election?",
+        "Who is the deputy of the head of the government of Chad?",
+        "Who is the vice head of the government of Chad?",
+        "Who headed the government of Chad in the nineties?",
+        "Who is no longer head of the government of Chad?",
+        "Who is head of the government of South Chad?",
+    ],
+)
+def test_a_question_of_another_time_person_or_place_is_another_question(prompt):
+    held = Claim("Chad", "head_of_government", "Deby", "Q: Who is head of government of Chad? A:")
+    assert judge(asked("Who is head of the government of Chad today?", "Deby"), held) == "same"
+    assert judge(asked(prompt, "Deby"), held) is Verdict.UNRELATED
+
+
+def test_a_question_is_the_same_only_as_the_relation_that_its_words_ask_for():
+    wordings = Wordings(
+        {
+            "head_of_government": ("The head of government of {subject} is",),
+            "chief_of_state": ("The chief of state of {subject} is",),
+        }
+    )
+    claims = {
+        relation: Claim("Chad", relation, "Deby", prompt)
+        for relation, prompt in [
+            ("head_of_government", "The head of government of Chad is"),
+            ("chief_of_state", "The chief of state of Chad is"),
+        ]
+    }
+
+    def found(prompt):
+        new = asked(prompt, "Deby")
+        return {r for r, held in claims.items() if judge(new, held, wordings) == "same"}
+
+    assert found("Who heads the government of Chad?") == {"head_of_government"}
+    assert found("Who is chief of the state of Chad?") == {"chief_of_state"}
+    assert found("Who is the head of state of Chad?") == set()
+    assert found("Who runs Chad?") == set()
+
+
 def test_two_bare_prompts_are_one_slot_only_when_they_read_alike():
     one = asked("Is Bob alive", "yes")
     assert judge(one, asked("is bob alive?", "yes")) is Verdict.SAME
@@ -127,31 +181,3 @@ def test_the_sentence_is_the_prompt_without_wrappers_and_the_object():
     )
     assert sentence("Chad", "The capital of Chad is", "X") == "The capital of Chad is X"
     assert sentence("Chad", "head_of_government", "X") == "Chad head of government X"
-
-
-def test_nearest_agrees_with_plain_search(monkeypatch):
-    monkeypatch.setattr("ingest.dedupe._CHUNK_SCORES", 70)  # several chunks, one of them short
-    rng = np.random.default_rng(7)
-    vectors = rng.normal(size=(30, 8)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    queries = vectors[[3, 9, 27, 0, 14]]
-    for query, found in zip(queries, nearest(vectors, queries, k=4, floor=0.2), strict=True):
-        cosines = [float(vector @ query) for vector in vectors]
-        above = [index for index in range(30) if cosines[index] >= 0.2]
-        expected = sorted(above, key=lambda index: -cosines[index])[:4]
-        assert [index for index, _ in found] == expected
-        assert [score for _, score in found] == pytest.approx([cosines[i] for i in expected])
-
-
-def test_nearest_of_nothing_is_nothing():
-    none = np.zeros((0, 4), dtype=np.float32)
-    one = np.array([[1, 0, 0, 0]], dtype=np.float32)
-    assert nearest(none, one, 3, 0.0) == [[]]
-    assert nearest(one, none, 3, 0.0) == []
-    assert nearest(one, -one, 3, 0.5) == [[]]
-
-
-def test_equal_scores_keep_the_order_of_the_vectors():
-    one = np.array([[1, 0]], dtype=np.float32)
-    found = nearest(np.repeat(one, 500, axis=0), one, 400, 0.5)[0]
-    assert [index for index, _ in found] == list(range(400))

@@ -2,10 +2,11 @@
 
 import hashlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.text import clean, clean_lines, fact_key, fold, slot_key, tidy
+from ingest.text import clean, clean_lines, fact_key, fold, name_key, slot_key, tidy
 
 CYRILLIC_PARIS = "\u0420\u0430ris"  # capital Er, small A: looks like Paris
 
@@ -87,6 +88,23 @@ def test_fold_does_not_drop_vowel_signs():
 def test_slot_key_is_the_hash_of_its_canonical_parts():
     expected = hashlib.sha256(b'["cote d ivoire","capital"]').hexdigest()
     assert slot_key("C\u00f4te d\u2019Ivoire", "capital") == expected
+
+
+def test_articles_and_saints_make_no_other_name():
+    assert name_key("The Gambia") == name_key("gambia") == "gambia"
+    assert name_key("St. Lucia") == name_key("The Saint Lucia") == "saint lucia"
+    assert slot_key("The Gambia", "capital") == slot_key("Gambia", "capital")
+    assert fact_key("St Lucia", "capital", "x") == fact_key("Saint Lucia", "capital", "X")
+
+
+@pytest.mark.parametrize("name", ["The", "The The", "St", "the st", "", "State", "Theo"])
+def test_no_name_is_lost_in_its_key(name):
+    assert bool(name_key(name)) == bool(name)
+
+
+@given(st.text())
+def test_a_key_of_a_key_is_the_key(text):
+    assert name_key(name_key(text)) == name_key(text)
 
 
 def test_keys_cannot_be_confused_by_moving_text_between_parts():

@@ -1,0 +1,107 @@
+"""The index of vectors against plain search."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingest import index as indexes
+from ingest.index import PROPOSED, Index
+
+
+def unit(vectors):
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def clusters(rng, count, width, spread=0.5):
+    """Vectors near each other in groups of about ten, as facts about one thing are."""
+    centres = unit(rng.normal(size=(max(1, count // 10), width)))
+    noise = unit(rng.normal(size=(count, width)))
+    return unit(centres[rng.integers(0, len(centres), count)] + spread * noise)
+
+
+def exact(vectors, query, k, floor):
+    cosines = vectors @ query
+    order = np.argsort(-cosines, kind="stable")[:k]
+    return [int(i) for i in order if cosines[i] >= floor]
+
+
+def filled(vectors, first=0):
+    index = Index(vectors.shape[1])
+    index.add(range(first, first + len(vectors)), vectors)
+    return index
+
+
+@settings(deadline=None)
+@given(
+    count=st.integers(1, 60),
+    width=st.sampled_from([1, 3, 63, 64, 65, 384]),
+    k=st.integers(1, 20),
+    floor=st.floats(-1, 1),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_few_vectors_are_searched_exactly(count, width, k, floor, seed):
+    rng = np.random.default_rng(seed)
+    vectors = unit(rng.normal(size=(count, width)))
+    vectors = unit(vectors.astype(np.float16))  # what is kept, so that rounding decides no order
+    queries = unit(rng.normal(size=(3, width)))
+    index = filled(vectors, first=100)
+    ids, cosines = index.search(queries, k, floor)
+    assert ids.shape == cosines.shape == (3, k)
+    for query, found, score in zip(queries, ids, cosines, strict=True):
+        there = found >= 0
+        assert (np.isneginf(score) == ~there).all()
+        assert (score[there] >= floor).all() and (np.diff(score[there]) <= 0).all()
+        truth = np.sort(vectors @ query)[::-1]
+        assert score[there] == pytest.approx(truth[: there.sum()], abs=2e-3)
+        assert there.sum() == pytest.approx(min(k, (truth >= floor).sum()), abs=1)
+        assert score[there] == pytest.approx((vectors @ query)[found[there] - 100], abs=2e-3)
+
+
+def test_many_vectors_are_searched_nearly_exactly(monkeypatch):
+    monkeypatch.setattr(indexes, "BLOCK", 3000)  # several blocks, the last of them not full
+    rng = np.random.default_rng(7)
+    vectors = clusters(rng, 20_000, 384)
+    queries = unit(vectors[::400] + 0.4 * unit(rng.normal(size=(50, 384))))
+    ids, _ = filled(vectors).search(queries, 5, 0.5)
+    right = [set(exact(vectors, query, 5, 0.5)) for query in queries]
+    kept = [len(truth & set(found)) for truth, found in zip(right, ids.tolist(), strict=True)]
+    assert sum(kept) >= 0.99 * sum(map(len, right))
+    assert len(vectors) > 30 * PROPOSED
+
+
+def test_adding_piece_by_piece_is_adding_at_once(monkeypatch):
+    monkeypatch.setattr(indexes, "BLOCK", 7)
+    rng = np.random.default_rng(3)
+    vectors = clusters(rng, 40, 16)
+    once, pieces = filled(vectors), Index(16)
+    for start, stop in [(0, 1), (1, 1), (1, 9), (9, 40)]:
+        pieces.add(range(start, stop), vectors[start:stop])
+    assert len(once) == len(pieces) == 40
+    for one, other in zip(
+        once.search(vectors, 6, 0.1), pieces.search(vectors, 6, 0.1), strict=True
+    ):
+        assert np.array_equal(one, other)
+
+
+def test_one_wanted_among_more_equals_than_are_proposed_is_found():
+    """All that lie within the cut are looked at, so a crowd of equals hides nothing."""
+    crowd = np.tile(unit(np.ones((1, 64))), (3 * PROPOSED, 1))
+    ids, cosines = filled(crowd).search(crowd[:1], 2 * PROPOSED, 0.9)
+    assert ids[0].tolist() == list(range(2 * PROPOSED))
+    assert cosines[0] == pytest.approx(1, abs=1e-3)
+
+
+def test_nothing_is_found_in_nothing_nor_below_the_floor():
+    one = np.array([[1, 0, 0, 0]], dtype=np.float32)
+    ids, cosines = Index(4).search(one, 3, 0.0)
+    assert ids.tolist() == [[-1] * 3] and np.isneginf(cosines).all()
+    ids, _ = filled(one).search(-one, 3, 0.5)
+    assert ids.tolist() == [[-1] * 3]
+    assert filled(one).search(one[:0], 3, 0.5)[0].shape == (0, 3)
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (1, 5), (4,)])
+def test_vectors_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match="width 4"):
+        Index(4).add([1], np.ones(shape, dtype=np.float32))
