@@ -11,7 +11,7 @@ import torch
 
 import wise
 from daemon.messages import Build, Built, FactText, ShardMade
-from daemon.worker import compaction, paper, probes, routing, writing
+from daemon.worker import compaction, measuring, paper, routing, writing
 from daemon.worker.routing import FactKeys, Routing
 from daemon.worker.session import Session
 from daemon.worker.writing import Written
@@ -39,7 +39,7 @@ def build(session: Session, request: Build) -> Built:
         return Built(base_name=made.release.base_name, base_sha256=session.base_sha256)
     unfit = made.written.unfit if made.written else {}
     rewritten = compaction.held(request, parent) if request.rewritten and parent else ()
-    measured = probes.measure(session, request, parent, rewritten, unfit)
+    measured = measuring.measure(session, request, parent, rewritten, unfit)
     figures = {
         "seconds_training": made_at - started,
         "seconds_measuring": time.monotonic() - made_at,
