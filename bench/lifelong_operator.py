@@ -6,16 +6,13 @@ import random
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
 
+from bench.lifelong_stream import Stream
 from bench.lifelong_world import SEED, Asked
 from daemon import releases
 from daemon.cli import verification
 from daemon.store import facts
 from daemon.store.facts import Fact
-
-if TYPE_CHECKING:
-    from bench.lifelong import Stream
 
 RETRACTED, OTHERS = 20, 200  #: facts that are taken back; facts that must stay as they are
 
