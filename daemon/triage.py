@@ -18,7 +18,7 @@ from daemon.messages import Answers, Ask, Embed, Embedded
 from daemon.store import Store, facts
 from daemon.store.facts import CLAIMS_SLOT, HELD, Fact
 from ingest import Claim, Verdict, judge, nearest, sentence
-from policies import Decision, Outcome, Standing, Tier, decide, resolve
+from policies import BELIEVED, Decision, Outcome, Standing, Tier, decide, resolve
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,12 +121,13 @@ def _claim(fact: Fact) -> Claim:
 
 def _decide(store: Store, config: Config, index: _Index, fact: Fact, answer: str) -> Finding:
     """Return what becomes of one fact, in the order: duplicate, known, conflict, policy."""
-    earlier = [f for f in facts.by_key(store, fact.fact_key) if f.id < fact.id and f.state in HELD]
-    if earlier:
-        return Finding("duplicate", f"says the same as fact {earlier[-1].id}", earlier[-1].id)
     slot = [f for f in facts.by_slot(store, fact.slot_key) if f.id < fact.id]
-    rivals = [f for f in slot if f.state in CLAIMS_SLOT]
-    near = index.near(fact)
+    overtaken = [f for f in slot if any(_overtakes(other, f) for other in slot)]
+    earlier = [f for f in facts.by_key(store, fact.fact_key) if f.id < fact.id and f.state in HELD]
+    if same := [f for f in earlier if f not in overtaken]:
+        return Finding("duplicate", f"says the same as fact {same[-1].id}", same[-1].id)
+    rivals = [f for f in slot if f.state in CLAIMS_SLOT and f not in overtaken]
+    near = [f for f in index.near(fact) if f not in overtaken]
     for held in [*rivals, *near]:
         if judge(_claim(fact), _claim(held)) is Verdict.SAME:
             return Finding("duplicate", f"says the same as fact {held.id} in other words", held.id)
@@ -150,6 +151,16 @@ def _decide(store: Store, config: Config, index: _Index, fact: Fact, answer: str
             return Finding("conflict", f"fact {held.id} says {held.object!r}: {outcome.reason}")
         supersedes.append(held.id)
     return _by_policy(config, fact, tuple(supersedes))
+
+
+def _overtakes(later: Fact, earlier: Fact) -> bool:
+    """Tell whether a believed fact of the same slot will take the place of an earlier one.
+
+    Until it does the earlier one still answers; but saying that again is then news, a value that
+    has come back, and not the same claim.
+    """
+    is_later = (later.asserted_at, later.id) > (earlier.asserted_at, earlier.id)
+    return later.state in BELIEVED and later.fact_key != earlier.fact_key and is_later
 
 
 def _standing(fact: Fact) -> Standing:
