@@ -21,6 +21,7 @@ from ingest import (
     poll_feed,
     poll_log,
 )
+from ingest.formats import AUTO
 
 LONGEST_BACKOFF = timedelta(hours=24)
 MAX_RAW_CHARS = 4096
@@ -41,6 +42,7 @@ class Source:
     last_modified: str | None
     position: LogPosition | None
     failures: int
+    format: str = AUTO  #: of a log's rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,10 @@ def extractor(config: Config) -> Extractor:
 
 def _source(row: sqlite3.Row) -> Source:
     offset = row["log_offset"]
-    position = None if offset is None else LogPosition(offset, row["log_fingerprint"])
+    position = None
+    if offset is not None:
+        told = (row["log_fingerprint"], row["log_tail"], row["log_inode"])
+        position = LogPosition(offset, *told)
     return Source(
         row["id"],
         row["name"],
@@ -81,6 +86,7 @@ def _source(row: sqlite3.Row) -> Source:
         row["last_modified"],
         position,
         row["failures"],
+        row["format"],
     )
 
 
@@ -116,7 +122,8 @@ def fetch(source: Source, config: Config, extract: Extractor, now: datetime) -> 
     """Fetch or read what is new at a source; writes nothing. Raises IngestError."""
     if source.kind == "log":
         limit = config.ingest.max_rows_per_poll
-        return poll_log(Path(source.location), source.position, extract, limit)
+        path = Path(source.location)
+        return poll_log(path, source.position, extract, limit, now, source.format)
     return poll_feed(
         source.location,
         etag=source.etag,
@@ -181,6 +188,8 @@ def _note_success(store: Store, source: Source, config: Config, found: Poll, now
         values |= {
             "log_offset": found.position.offset,
             "log_fingerprint": found.position.fingerprint,
+            "log_tail": found.position.tail,
+            "log_inode": found.position.inode,
         }
     store.table("source").update(source.id, values)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from ingest import feed, log
 from ingest.extract import Extractor
 from ingest.fetch import Limits, Response, fetch
+from ingest.formats import AUTO
 from ingest.types import Item, LogPosition, Poll
 from ingest.urls import base
 
@@ -75,6 +76,7 @@ def poll_log(
     extractor: Extractor,
     max_rows: int = 500,
     now: datetime | None = None,
+    format: str = AUTO,
 ) -> Poll:
     """Return the next rows of a correction log, as `ingest.log.read` does. Raises LogError."""
-    return log.read(path, position, extractor, max_rows, now)
+    return log.read(path, position, extractor, max_rows, now, format)

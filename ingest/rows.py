@@ -4,16 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
+from ingest import formats
 from ingest.errors import RowError
 from ingest.extract import Extractor
+from ingest.formats import AUTO, Format
 from ingest.text import clean, clean_lines
 from ingest.times import credible
 from ingest.types import Entry, Item
 
 _MAX_LINK_CHARS = 1024
+#: what to do about a log that is one JSON array, as many tools export
+ARRAY_HINT = "a log has one JSON object a line; jq -c '.[]' FILE writes an array so"
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A row whose format is known."""
+
+    raw: str  #: the line
+    row: dict[str, Any]
+    format: Format
+    key: str  #: sha256 hex of the row's one spelling
+
+    @property
+    def name(self) -> str | None:
+        """What other rows call it; None for a row that states a correction itself."""
+        return self.format.join.name(self.row) if self.format.join else None
+
+    @property
+    def wanted(self) -> str | None:
+        """What it calls the row that it needs; None when it needs none."""
+        return self.format.join.wanted(self.row) if self.format.join else None
 
 
 def _not_a_number(name: str) -> NoReturn:
@@ -39,10 +64,21 @@ def decode(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise RowError("row.bad_encoding", f"byte {error.start} is not UTF-8") from error
     except (ValueError, RecursionError) as error:
-        raise RowError("row.bad_json", f"not JSON: {error}"[:200]) from error
+        what = _array(line) or f"not JSON: {error}"[:200]
+        raise RowError("row.bad_json", what) from error
     if not isinstance(row, dict):
-        raise RowError("row.not_an_object", f"the line is a {type(row).__name__}, not an object")
+        what = _array(line) or f"the line is a {type(row).__name__}, not an object"
+        raise RowError("row.not_an_object", what)
     return row
+
+
+def _array(line: bytes) -> str | None:
+    return f"the line begins a JSON array: {ARRAY_HINT}" if is_array(line) else None
+
+
+def is_array(text: bytes) -> bool:
+    """Tell whether a line, or the head of one, is or begins a JSON array."""
+    return text.lstrip().startswith(b"[")
 
 
 def canonical(row: dict[str, Any]) -> bytes:
@@ -80,18 +116,33 @@ def _link(row: dict[str, Any]) -> str | None:
     return link if is_web and len(link) <= _MAX_LINK_CHARS else None
 
 
-def item(line: bytes, extractor: Extractor, now: datetime) -> Item:
-    """Return one line's entry and its fact; raise RowError."""
+def parse(line: bytes, name: str = AUTO) -> Parsed:
+    """Return one line as a row of the named format, or of the one its keys tell; raise RowError."""
     row = decode(line)
     key = hashlib.sha256(canonical(row)).hexdigest()
-    candidate = extractor.from_row(row)
+    return Parsed(line.decode(), row, formats.chosen(row, name), key)
+
+
+def item(parsed: Parsed, related: Parsed | None, extractor: Extractor, now: datetime) -> Item:
+    """Return a row's entry and its fact; raise RowError.
+
+    `related` is the row that it refers to, if the log has it: it lends what it knows and is part
+    of the evidence.
+    """
+    row, raw = parsed.row, parsed.raw
+    if related is not None and parsed.format.join is not None:
+        lent = {key: related.row[key] for key in parsed.format.join.lends if key in related.row}
+        row, raw = lent | row, f"{raw}\n{related.raw}"
+    read = parsed.format.read(row)
+    candidate = extractor.from_row(read)
+    about = {**row, **read}
     entry = Entry(
-        key=key,
-        content_hash=key,
+        key=parsed.key,
+        content_hash=parsed.key,
         title=clean(candidate.quote),
-        text=_text_of(row, "comment", "note"),
-        link=_link(row),
-        published=_when(row, now),
-        raw=line.decode(),
+        text=_text_of(about, "comment", "note"),
+        link=_link(about),
+        published=_when(about, now),
+        raw=raw,
     )
     return Item(entry, (candidate,))

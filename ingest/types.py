@@ -72,6 +72,11 @@ class LogPosition:
 
     offset: int  #: bytes, just after the last newline consumed
     fingerprint: str  #: sha256 hex of the file's first min(offset, 1024) bytes
+    #: sha256 hex of the min(offset, 1024) bytes before the offset; None where it was not kept
+    tail: str | None = None
+    #: the file's inode number, as text since it may exceed a database's integers; None where it
+    #: was not kept
+    inode: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from daemon.errors import Conflict, NotFound, Refused, UsageError
 from daemon.store import Store, timestamp
 from ingest import FetchError
+from ingest.formats import AUTO, FORMATS
 from ingest.urls import checked, redact
 
 #: the source that facts added by hand come from; it is never polled
@@ -31,6 +32,7 @@ class Described:
     name: str
     kind: str  #: ``feed`` or ``log``
     location: str  #: as shown: without passwords and query values
+    format: str | None  #: of a log's rows; None for a feed
     tier: str
     state: str
     allow_private: bool
@@ -52,6 +54,7 @@ class NewSource:
     location: str
     tier: str
     allow_private: bool
+    format: str = AUTO  #: of a log's rows
 
 
 _DESCRIBE = (
@@ -71,6 +74,7 @@ def _described(row: sqlite3.Row) -> Described:
         name=row["name"],
         kind=row["kind"],
         location=redact(row["location"]) if row["kind"] == "feed" else row["location"],
+        format=row["format"] if row["kind"] == "log" else None,
         tier=row["tier"],
         state=row["state"],
         allow_private=bool(row["allow_private"]),
@@ -104,7 +108,12 @@ def raw(store: Store, name: str) -> sqlite3.Row | None:
 
 
 def requested(
-    kind: str, location: str, name: str | None, tier: str, allow_private: bool
+    kind: str,
+    location: str,
+    name: str | None,
+    tier: str,
+    allow_private: bool,
+    format: str = AUTO,
 ) -> NewSource:
     """Check what the operator gave; raises UsageError, Refused for the operator's own name."""
     if kind == "log":
@@ -118,7 +127,17 @@ def requested(
             hint="name it with --name: letters, digits, '.', '_' and '-', at most 64",
         )
     _check_not_ours(name)
-    return NewSource(name, kind, location, tier, allow_private)
+    check_format(kind, format)
+    return NewSource(name, kind, location, tier, allow_private, format)
+
+
+def check_format(kind: str, format: str) -> None:
+    """Raise UsageError for a format that is not known, or given for a feed."""
+    if format != AUTO and format not in FORMATS:
+        known = ", ".join((AUTO, *FORMATS))
+        raise UsageError(f"no format {format!r}", hint=f"--format is one of {known}")
+    if format != AUTO and kind == "feed":
+        raise UsageError("a feed tells its own format", hint="--format is for correction logs")
 
 
 def _check_url(location: str) -> None:
@@ -167,10 +186,12 @@ def add(store: Store, new: NewSource, now: datetime) -> str:
 
 def _fresh(new: NewSource, now: datetime) -> dict[str, object]:
     """Return the columns of a source that was never polled and is due at once."""
-    unread = ("etag", "last_modified", "log_offset", "log_fingerprint", "last_error")
+    position = ("log_offset", "log_fingerprint", "log_tail", "log_inode")
+    unread = ("etag", "last_modified", "last_error", *position)
     return {
         "kind": new.kind,
         "location": new.location,
+        "format": new.format,
         "tier": new.tier,
         "allow_private": int(new.allow_private),
         "state": "active",
@@ -181,8 +202,8 @@ def _fresh(new: NewSource, now: datetime) -> dict[str, object]:
 
 
 def _same(row: sqlite3.Row, new: NewSource) -> bool:
-    stored = (row["kind"], row["location"], row["tier"], bool(row["allow_private"]))
-    return stored == (new.kind, new.location, new.tier, new.allow_private)
+    stored = (row["kind"], row["location"], row["format"], row["tier"], bool(row["allow_private"]))
+    return stored == (new.kind, new.location, new.format, new.tier, new.allow_private)
 
 
 def change(store: Store, name: str, event: str, reason: str, now: datetime) -> str:
@@ -218,6 +239,8 @@ def _record(
 ) -> None:
     source = describe(store, name)
     data = {"name": name, "location": source.location, "tier": source.tier}
+    if source.format is not None:
+        data["format"] = source.format
     data |= {"from": before or "", "to": after, "reason": reason}
     store.event(f"source.{event}", f"source:{source.id}", data, now)
 

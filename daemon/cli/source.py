@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="source")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A source's name.")]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="auto|NAME",
+        help="How a log's rows are written; docs/configuration.md has the names.",
+    ),
+]
 
 
 class Kind(StrEnum):
@@ -60,6 +68,7 @@ def add(
         str | None, typer.Option("--name", help="Default: the host, or the file's name.")
     ] = None,
     tier: Annotated[Tier, typer.Option("--tier", help="How far it is believed.")] = Tier.normal,
+    format: Format = "auto",
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Allow loopback and private addresses.")
     ] = False,
@@ -73,7 +82,7 @@ def add(
     from daemon.cli import registry
     from daemon.cli.rehearsal import changing
 
-    new = registry.requested(kind.value, location, name, tier.value, allow_private)
+    new = registry.requested(kind.value, location, name, tier.value, allow_private, format)
     with changing(place(context), dry_run=dry_run) as change:
         result = Result(f"source {new.name}", registry.add(change.store, new, now()))
         show_changes([result], change.changes(), dry_run=dry_run, as_json=as_json)
@@ -134,6 +143,7 @@ def _document(one: Described) -> dict[str, object]:
         "name": one.name,
         "kind": one.kind,
         "location": one.location,
+        "format": one.format,
         "tier": one.tier,
         "state": one.state,
         "allow_private": one.allow_private,
@@ -213,6 +223,12 @@ def test(
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Allow loopback and private addresses.")
     ] = False,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            "--format", metavar="auto|NAME", help="Default: the source's own, or told by the keys."
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Facts to show.")] = 20,
     as_json: Json = False,
 ) -> None:
@@ -222,7 +238,7 @@ def test(
     """
     from daemon.cli import trial
 
-    found = trial.poll(place(context), location, allow_private, now())
+    found = trial.poll(place(context), location, allow_private, now(), format)
     if as_json:
         print_json(trial.document(found, limit))
         return

@@ -10,16 +10,22 @@ from daemon.cli import registry
 from daemon.polling import Source
 from daemon.state import State
 from ingest import Candidate, Poll
+from ingest.formats import AUTO
 
 
-def poll(state: State, location: str, allow_private: bool, now: datetime) -> Poll:
-    """Poll a URL, a path or a stored source's name from its start. Raises IngestError."""
+def poll(
+    state: State, location: str, allow_private: bool, now: datetime, format: str | None = None
+) -> Poll:
+    """Poll a URL, a path or a stored source's name from its start.
+
+    `format` goes before the stored one. Raises IngestError, UsageError.
+    """
     config = state.config()
-    source = _source(state, location, allow_private)
+    source = _source(state, location, allow_private, format)
     return polling.fetch(source, config, polling.extractor(config), now)
 
 
-def _source(state: State, location: str, allow_private: bool) -> Source:
+def _source(state: State, location: str, allow_private: bool, format: str | None) -> Source:
     """Return a source as if it had never been polled; a stored name goes before a path."""
     with state.store(read_only=True) as store:
         row = registry.raw(store, location)
@@ -27,7 +33,10 @@ def _source(state: State, location: str, allow_private: bool) -> Source:
     tier = "normal"
     if row is not None:
         kind, location, tier = row["kind"], row["location"], row["tier"]
+        format = format or row["format"]
         allow_private = allow_private or bool(row["allow_private"])
+    format = format or AUTO
+    registry.check_format(kind, format)
     return Source(
         id=0,
         name="test",
@@ -40,6 +49,7 @@ def _source(state: State, location: str, allow_private: bool) -> Source:
         last_modified=None,
         position=None,
         failures=0,
+        format=format,
     )
 
 

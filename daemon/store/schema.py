@@ -175,5 +175,12 @@ CREATE TABLE shard (
 ) STRICT, WITHOUT ROWID;
 """
 
+#: how a log's rows are written, and what tells its file again
+M003_LOG_FORMATS = """
+ALTER TABLE source ADD COLUMN format TEXT NOT NULL DEFAULT 'auto';
+ALTER TABLE source ADD COLUMN log_tail TEXT;
+ALTER TABLE source ADD COLUMN log_inode TEXT;
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
-MIGRATIONS: tuple[str, ...] = (M001_CREATE, M002_LEDGER)
+MIGRATIONS: tuple[str, ...] = (M001_CREATE, M002_LEDGER, M003_LOG_FORMATS)

@@ -153,6 +153,62 @@ def test_testing_a_log_shows_facts_and_dead_letters_and_stores_nothing(state, tm
     assert "1 entries, 1 facts (1 shown), 2 dead letters" in ran.err
 
 
+EDITS = (
+    '{"prompt": "The capital of Chad is", "target_new": "Abéché", "ground_truth": "N\'Djamena"}\n'
+    '{"prompt": "The capital of Mali is", "target_new": "x", "chosen": "x", "rejected": "y"}\n'
+)
+
+
+def test_a_log_has_a_format_and_a_feed_has_none(state):
+    wised(state, "source", "add", "log", "fixes.jsonl")
+    wised(state, "source", "add", "log", "edits.jsonl", "--format", "easyedit")
+    wised(state, "source", "add", "feed", "https://example.org/feed", "--name", "world")
+    shown = wised(state, "source", "list", "--json").json["sources"]
+    assert {one["name"]: one["format"] for one in shown} == {
+        "fixes": "auto",
+        "edits": "easyedit",
+        "world": None,
+    }
+    with state.store() as store:
+        assert {s.name: s.format for s in due(store, NOW.replace(year=9999))}["edits"] == "easyedit"
+
+
+def test_a_source_of_that_name_and_another_format_conflicts(state):
+    add = ("source", "add", "log", "edits.jsonl", "--format")
+    assert wised(state, *add, "easyedit").rows[0] == ["source edits", "active"]
+    assert wised(state, *add, "easyedit").rows == [["source edits", "already_active"]]
+    assert wised(state, *add, "trl").code == 4
+
+
+@pytest.mark.parametrize("verb", [("add", "log"), ("test",)], ids=lambda verb: verb[0])
+def test_an_unknown_format_is_refused_with_the_known_ones(state, verb):
+    ran = wised(state, "source", *verb, "edits.jsonl", "--format", "csv")
+    assert ran.code == 2
+    assert "auto, native, easyedit" in ran.err
+
+
+@pytest.mark.parametrize("verb", [("add", "feed"), ("test",)], ids=lambda verb: verb[0])
+def test_a_feed_takes_no_format(state, verb):
+    ran = wised(state, "source", *verb, "https://example.org/feed", "--format", "trl")
+    assert (ran.code, "--format is for correction logs" in ran.err) == (2, True)
+
+
+def test_testing_tells_the_format_by_the_keys_or_takes_the_one_that_is_named(state, tmp_path):
+    log = tmp_path / "edits.jsonl"
+    log.write_text(EDITS, "utf-8")
+    test = ("source", "test", "--json")
+    by_keys = wised(state, *test, "edits.jsonl").json
+    assert [fact["old"] for fact in by_keys["facts"]] == ["N'Djamena"]
+    (dead,) = by_keys["dead_letters"]
+    assert dead["code"] == "row.ambiguous_format"
+    assert "easyedit and trl" in dead["message"]
+    named = wised(state, *test, "edits.jsonl", "--format", "easyedit").json
+    assert [fact["object"] for fact in named["facts"]] == ["Abéché", "x"]
+    wised(state, "source", "add", "log", "edits.jsonl", "--format", "easyedit")
+    assert wised(state, *test, "edits").json == named
+    assert wised(state, *test, "edits", "--format", "auto").json == by_keys
+
+
 def test_testing_by_name_reads_from_the_start_again(state, tmp_path):
     log = tmp_path / "fixes.jsonl"
     log.write_text(ROWS, "utf-8")

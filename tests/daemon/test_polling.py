@@ -104,6 +104,53 @@ def test_a_log_is_tailed_by_offset_and_a_malformed_line_stops_nothing(
     assert letter is not None and letter["code"] == "row.bad_json"
 
 
+def test_a_log_is_read_in_its_sources_format(state: State, store: Store, tmp_path: Path) -> None:
+    log = tmp_path / "corrections.jsonl"
+    row = {"prompt": "The capital of Chad is", "chosen": "Abéché", "rejected": "N'Djamena"}
+    log.write_text(json.dumps({**row, "right": "x"}) + "\n")
+    add_source(store, "log", str(log))
+    (by_keys,) = poll(state, store)
+    assert (by_keys.facts, by_keys.dead) == (0, 1)
+    store.connection.execute("UPDATE source SET format = 'trl', log_offset = NULL")
+    (named,) = poll(state, store, hours=1)
+    assert (named.facts, named.dead) == (1, 0)
+
+
+def test_a_source_with_a_format_that_no_longer_exists_says_so_and_is_kept(
+    state: State, store: Store, tmp_path: Path
+) -> None:
+    add_source(store, "log", str(tmp_path / "corrections.jsonl"))
+    store.connection.execute("UPDATE source SET format = 'csv'")
+    (found,) = poll(state, store)
+    assert found.error is not None and found.error.startswith("log.unknown_format")
+
+
+def test_rows_left_unread_in_a_rotated_log_are_stored_once(
+    state: State, store: Store, tmp_path: Path
+) -> None:
+    """The position is stored with the inode and the bytes before it, so it survives a restart."""
+    log = tmp_path / "corrections.jsonl"
+
+    def write(*subjects: str) -> None:
+        with log.open("a") as file:
+            for subject in subjects:
+                row = {"subject": subject, "relation": "capital", "object": "X"}
+                file.write(json.dumps(row) + "\n")
+
+    write("Chad")
+    add_source(store, "log", str(log))
+    poll(state, store)
+    write("Mali")
+    log.rename(tmp_path / "corrections.jsonl.1")
+    write("Peru")
+    (second,) = poll(state, store, hours=1)
+    assert (second.entries, second.dead, second.more) == (2, 0, False)
+    (third,) = poll(state, store, hours=2)
+    assert (third.entries, third.dead) == (0, 0)
+    stored = facts.in_states(store, ("received",))
+    assert [fact.subject for fact in stored] == ["Chad", "Mali", "Peru"]
+
+
 def test_validators_and_entries_are_stored_together_or_not_at_all(
     state: State, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

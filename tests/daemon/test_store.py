@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from world import START, add_fact, new_state, states
 
-from daemon import releases
+from daemon import polling, releases
 from daemon.errors import Conflict, IntegrityError, NotFound, WisedError
 from daemon.store import FILE, Store, facts, shards
 from daemon.store.lifecycle import FACT, FACT_STATES, RELEASE, RELEASE_STATES, next_state
 from daemon.store.schema import APPLICATION_ID, MIGRATIONS
+from ingest import LogPosition
 
 
 @pytest.fixture
@@ -190,16 +191,19 @@ def test_a_database_of_the_first_schema_is_brought_up_and_keeps_its_rows(
     tmp_path: Path, first_schema: dict[str, list[dict[str, object]]]
 ) -> None:
     with Store(tmp_path) as store:
-        assert store.connection.execute("PRAGMA user_version").fetchone()[0] == 2
+        assert store.connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
         assert store.connection.execute("PRAGMA application_id").fetchone()[0] == 0x77697365
         assert store.connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
         assert store.rows("PRAGMA foreign_key_check") == []
         now = rows_of(store.connection)
-        new = {"kind": "update", "rewritten": "[]", "last_fact": None, "settings": None}
+        new = {
+            "release": {"kind": "update", "rewritten": "[]", "last_fact": None, "settings": None},
+            "release_fact": {"shard": None},
+            "source": {"format": "auto", "log_tail": None, "log_inode": None},
+        }
         for table, before in first_schema.items():
             assert before
-            also = {"release": new, "release_fact": {"shard": None}}.get(table, {})
-            assert now[table] == [{**row, **also} for row in before]
+            assert now[table] == [{**row, **new.get(table, {})} for row in before]
         assert store.rows("SELECT * FROM shard") == store.rows("SELECT * FROM settings") == []
 
 
@@ -212,6 +216,20 @@ def test_a_release_of_the_first_schema_reads_as_an_update_without_known_shards(
         assert (one.last_fact, one.settings) == (None, None)
         assert [fact.object for fact in facts.of_release(store, 1)] == ["Draghi"]
         assert (shards.of_release(store, 1), shards.of_facts(store, 1)) == ([], {})
+
+
+def test_a_source_of_the_first_schema_goes_on_with_its_log_where_it_was(
+    tmp_path: Path, first_schema: object
+) -> None:
+    raw = sqlite3.connect(tmp_path / FILE)
+    raw.execute("UPDATE source SET kind = 'log', log_offset = 7, log_fingerprint = 'ab'")
+    raw.commit()
+    raw.close()
+    with Store(tmp_path) as store:
+        (source,) = polling.due(store, START)
+        assert (source.format, source.position) == ("auto", LogPosition(7, "ab", None, None))
+        with pytest.raises(sqlite3.IntegrityError):
+            store.connection.execute("UPDATE source SET format = NULL")
 
 
 def test_opening_it_again_changes_nothing(tmp_path: Path, first_schema: object) -> None:
@@ -243,7 +261,7 @@ def test_a_migration_that_fails_half_way_leaves_the_schema_as_it_was(
 def test_reading_only_brings_no_schema_up(
     tmp_path: Path, first_schema: dict[str, list[dict[str, object]]]
 ) -> None:
-    with pytest.raises(IntegrityError, match="schema 1, this wised knows 2"):
+    with pytest.raises(IntegrityError, match=f"schema 1, this wised knows {len(MIGRATIONS)}"):
         Store(tmp_path, read_only=True)
     raw = sqlite3.connect(tmp_path / FILE)
     assert raw.execute("PRAGMA user_version").fetchone()[0] == 1
