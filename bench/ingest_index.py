@@ -42,7 +42,8 @@ class Lookup:
 
 
 def _unit(vectors: Vectors) -> Vectors:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    lengths: Vectors = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / lengths
 
 
 def _noise(shape: tuple[int, ...], rng: np.random.Generator) -> Vectors:

@@ -22,7 +22,7 @@ from daemon import polling
 from daemon.state import init
 from daemon.store import Store, facts, timestamp
 from demo import feed, world
-from ingest.feed import MAX_ENTRIES
+from ingest.entries import MAX_ENTRIES
 
 ENTRIES = 10_000
 START = datetime(2024, 1, 1, tzinfo=UTC)

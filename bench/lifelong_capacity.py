@@ -1,9 +1,10 @@
 """How well the capacity meter predicts what is lost: ``python -m bench.lifelong_capacity``.
 
-Two checks. Of pairs: the change of one shard's facts is laid over another's, and the loss that
-each held fact then has is compared with the interference that the meter had predicted for it. Of
-sizes: ever more facts are written into one shard, and its predicted fullness is put beside what
-it still answers in unseen contexts.
+Two checks. Of pairs: the change of one shard's facts is laid over another's, and the odds (nats)
+that each held fact then loses are compared with the share of what is put on it that the meter had
+predicted to be interference. Of sizes: ever more facts are
+written into one shard, and its predicted fullness is put beside what it still answers in unseen
+contexts.
 """
 
 from __future__ import annotations
@@ -52,28 +53,25 @@ def of_pairs(here: World) -> dict[str, float]:
     made = edits(here, HELD + NEW)
     problem = made.problem(here.model, here.tokenizer, here.site)
     owner = torch.tensor([e.fact for e in problem.examples])
-    keys, fact = problem.fact_inputs()
-    between = wise.interference(keys, fact, unrelated(here, made))
+    between = wise.overlap(*problem.fact_inputs(), unrelated(here, made))
     held = problem.part(owner < HELD)
     own = wise.train_shard(held, wise.Training(), seed=1).shard
     new = wise.train_shard(problem.part(owner >= HELD), wise.Training(), seed=2).shard
     d_in = here.site.d_in
     both = Shard(torch.arange(d_in), own.dense(d_in) + new.dense(d_in))
-    judged = held.judge(both, pull=False)
-    loss = torch.nn.functional.softplus(-judged.odds.double())
-    place = owner[judged.example]
+    before, after = held.judge(own, pull=False), held.judge(both, pull=False)
+    place = owner[after.example]
     count = place.bincount(minlength=HELD).clamp(min=1)
-    measured = torch.zeros(HELD, dtype=torch.float64).index_add_(0, place, loss) / count
-    predicted = between[HELD:, :HELD].sum(0)
-    wrong = torch.zeros(HELD).index_add_(0, place, (judged.lead <= 0).float()) > 0
+    lost = (before.odds - after.odds).double()
+    measured = torch.zeros(HELD, dtype=torch.float64).index_add_(0, place, lost) / count
+    predicted = between.contested(torch.arange(HELD, HELD + NEW), torch.arange(HELD))
     order = predicted.argsort()
     least, most = order[: HELD // 4], order[-HELD // 4 :]
     return {
         "rank_correlation": round(rank_correlation(predicted, measured), 3),
-        "nats_least": round(float(measured[least].mean()), 3),
-        "nats_most": round(float(measured[most].mean()), 3),
-        "lost_least": round(float(wrong[least].double().mean()), 3),
-        "lost_most": round(float(wrong[most].double().mean()), 3),
+        "nats_lost": round(float(measured.mean()), 2),
+        "nats_lost_by_least": round(float(measured[least].mean()), 2),
+        "nats_lost_by_most": round(float(measured[most].mean()), 2),
     }
 
 
@@ -82,8 +80,8 @@ def of_sizes(here: World, sizes: Sequence[int], room: float) -> None:
     for size in sizes:
         made = edits(here, size)
         problem = made.problem(here.model, here.tokenizer, here.site)
-        keys, fact = problem.fact_inputs()
-        full = wise.fullness(wise.interference(keys, fact, unrelated(here, made)), room)
+        between = wise.overlap(*problem.fact_inputs(), unrelated(here, made)).unlike
+        full = wise.fullness(between, room)
         fit = wise.train_shard(problem, wise.Training(), seed=size)
         release = made.release(problem, here.tokenizer, [fit.shard])
         memory = wise.attach(here.model, here.site, release.memory)

@@ -6,22 +6,20 @@ import random
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
 
+from bench.lifelong_stream import Stream
 from bench.lifelong_world import SEED, Asked
 from daemon import releases
 from daemon.cli import verification
 from daemon.store import facts
 from daemon.store.facts import Fact
 
-if TYPE_CHECKING:
-    from bench.lifelong import Stream
-
 RETRACTED, OTHERS = 20, 200  #: facts that are taken back; facts that must stay as they are
 
 
 def run(stream: Stream) -> None:
     """Do all of it and print what came of it."""
+    _go_back(stream)
     held = facts.of_release(stream.store, releases.promoted(stream.store).number)
     drawn = random.Random(SEED).sample(held, 2 * RETRACTED + OTHERS)
     first, second, others = (
@@ -31,20 +29,28 @@ def run(stream: Stream) -> None:
     )
     before = stream.ask(_asked(others))
     print(
-        "retracted with the next cycle: " + _retract(stream, first, others, before, at_once=False)
+        "retracted with the next cycle: " + _retract(stream, first, others, before, at_once=False),
+        flush=True,
     )
     print("retracted at once: " + _retract(stream, second, others, before, at_once=True))
-    number = releases.promoted(stream.store).number
-    answered = releases.get(stream.store, number - 1)
+
+
+def _go_back(stream: Stream) -> None:
+    """Roll back, ask and make again what answers then, and go forward again."""
+    newest = releases.promoted(stream.store).number
+    older = newest - 1
+    seconds = _timed(stream, "rollback", "--to", str(older))
+    print(f"rolled back to release {older} in {seconds:.2f} s", flush=True)
     begun = time.monotonic()
-    found = verification.verified(stream.state, answered.number, rebuild=True, answers=True)
+    found = verification.verified(stream.state, older, rebuild=True, answers=True)
     seconds = time.monotonic() - begun
     print(
-        f"release {answered.number}: made again with the same bytes, {found.answers} recorded"
-        f" answers given again, {seconds:.0f} s"
+        f"release {older}: made again with the same bytes, {found.answers} recorded answers"
+        f" given again, {seconds:.0f} s",
+        flush=True,
     )
-    seconds = _timed(stream, "rollback", "--to", str(answered.number))
-    print(f"rolled back to release {answered.number} in {seconds:.2f} s")
+    _timed(stream, "release", "promote", str(newest))
+    _timed(stream, "resume", "promote")
 
 
 def _asked(some: list[Fact]) -> list[Asked]:

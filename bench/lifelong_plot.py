@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bench.lifelong import Row
     from bench.lifelong_paper import PaperRow
+    from bench.lifelong_stream import Row
 
 SHARES = ("reliability", "generalisation", "locality_near", "stale")
 

@@ -99,10 +99,20 @@ def _run(
         if attempt == config.gate.max_rebuilds:
             why = f"facts still fail after {attempt + 1} builds"
             return _refuse(store, config, plan, built, (why,), set_aside, clock())
+    why = "passed the gate"
     if verdict.outcome is not GateOutcome.PASSED:
-        return _refuse(store, config, plan, built, explained(verdict, built), set_aside, clock())
-    _publish(state, store, config, plan, built, folder, clock())
+        short = explained(verdict, built)
+        if not _only_forgets(plan, built):
+            return _refuse(store, config, plan, built, short, set_aside, clock())
+        why = "; ".join(("it only forgets, and can't be worse than what it replaces", *short))
+    _publish(state, store, config, plan, built, folder, why, clock())
     return _promote(state, store, config, plan.number, set_aside, clock())
+
+
+def _only_forgets(plan: Plan, built: Built) -> bool:
+    """Tell whether a candidate is its parent without some keys, and nothing was trained."""
+    trained = any(shard.inherited is None for shard in built.shards)
+    return not plan.new and not trained and (bool(built.shards) or not plan.held)
 
 
 def _without(
@@ -147,6 +157,7 @@ def _publish(
     plan: Plan,
     built: Built,
     folder: Path,
+    why: str,
     now: datetime,
 ) -> None:
     """Complete the folder, then let one transaction make it a verified release."""
@@ -167,7 +178,7 @@ def _publish(
             manifest_sha256=done.manifest_sha256,
             measures=_measures(built),
         )
-        store.transition("release", plan.number, "verify", now, "passed the gate")
+        store.transition("release", plan.number, "verify", now, why)
         store.connection.execute("UPDATE batch SET state = 'built' WHERE id = ?", (plan.batch,))
 
 
@@ -179,7 +190,7 @@ def _promote(
     if "promote" in releases.holds(store):
         return Done("verified", number, ("promotion is on hold",), 0, set_aside)
     try:
-        releases.promote(state, store, number, now, "passed the gate", after=release.parent)
+        releases.promote(state, store, number, now, release.reason, after=release.parent)
     except (Conflict, Refused, IntegrityError) as error:
         return _withdraw(store, release, str(error), now)
     releases.prune(state, store, config.daemon.keep_releases, now)

@@ -22,8 +22,9 @@ from daemon.store import Store, facts, shards
 from daemon.store.facts import Fact
 from wise import manifest
 from wise.errors import BadArtifact
+from wise.format import CONFIG
 
-CONFIG, MATRIX = "adapter_config.json", "edited_matrix_sha256"
+MATRIX = "edited_matrix_sha256"
 #: what `probes.json` says of a release that nothing was asked of
 UNPROBED = {
     "format_version": 1,

@@ -18,9 +18,10 @@ from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store
 from wise import manifest
+from wise.format import CONFIG, TENSORS
 
 #: the files that are a function of the ledger; the others tell of it, with times and evidence
-MEMORY = ("adapter_config.json", "adapter_model.safetensors")
+MEMORY = (CONFIG, TENSORS)
 BUDGET_SECONDS = 3600.0
 
 #: (settings file, build request) -> what came of it

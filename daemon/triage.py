@@ -17,7 +17,7 @@ from daemon.neighbours import EmbedTexts, Neighbours
 from daemon.store import Store, facts
 from daemon.store.facts import CLAIMS_SLOT, HELD, Fact
 from ingest import Claim, Verdict, Wordings, judge
-from policies import Decision, Outcome, Standing, Tier, decide, resolve
+from policies import BELIEVED, Decision, Outcome, Standing, Tier, decide, resolve
 
 #: asks the worker to answer prompts
 AskPrompts = Callable[[Ask], Answers]
@@ -71,13 +71,13 @@ class Triage:
     def _examine(self, fact: Fact, answer: str) -> Finding:
         """Return what becomes of one fact, in the order: duplicate, known, conflict, policy."""
         store = self._store
-        alike = [f for f in facts.by_key(store, fact.fact_key) if f.id < fact.id]
-        earlier = [f for f in alike if f.state in HELD]
-        if earlier:
-            return Finding("duplicate", f"says the same as fact {earlier[-1].id}", earlier[-1].id)
         slot = [f for f in facts.by_slot(store, fact.slot_key) if f.id < fact.id]
-        rivals = [f for f in slot if f.state in CLAIMS_SLOT]
-        near = self._near.of(fact)
+        overtaken = [f for f in slot if any(_overtakes(other, f) for other in slot)]
+        alike = [f for f in facts.by_key(store, fact.fact_key) if f.id < fact.id]
+        if earlier := [f for f in alike if f.state in HELD and f not in overtaken]:
+            return Finding("duplicate", f"says the same as fact {earlier[-1].id}", earlier[-1].id)
+        rivals = [f for f in slot if f.state in CLAIMS_SLOT and f not in overtaken]
+        near = [f for f in self._near.of(fact) if f not in overtaken]
         for held in [*rivals, *near]:
             if self._judge(fact, held) is Verdict.SAME:
                 reason = f"says the same as fact {held.id} in other words"
@@ -112,6 +112,16 @@ def _beside(config: Config, fact: Fact, rivals: Sequence[Fact]) -> Finding:
             return Finding("conflict", f"fact {held.id} says {held.object!r}: {outcome.reason}")
         supersedes.append(held.id)
     return _by_policy(config, fact, tuple(supersedes))
+
+
+def _overtakes(later: Fact, earlier: Fact) -> bool:
+    """Tell whether a believed fact of the same slot will take the place of an earlier one.
+
+    Until it does the earlier one still answers; but saying that again is then news, a value that
+    has come back, and not the same claim.
+    """
+    is_later = (later.asserted_at, later.id) > (earlier.asserted_at, earlier.id)
+    return later.state in BELIEVED and later.fact_key != earlier.fact_key and is_later
 
 
 def _standing(fact: Fact) -> Standing:

@@ -19,6 +19,7 @@ from ingest.entries import Draft, Parsed, collect, not_a_feed
 from ingest.errors import FeedError
 from ingest.html import linked_data, to_text
 from ingest.payload import NAMESPACE, Carried
+from ingest.urls import absolute
 
 #: entity declarations in ASCII and in EBCDIC; UTF-16 and UTF-32 only add NULs
 _ENTITY_MARKS = (b"<!entity", "ENTITY".encode("cp037").lower())
@@ -45,15 +46,15 @@ def _hides_markup(name: str) -> bool:
         return False
 
 
-def _document(body: bytes, content_type: str | None, base: str | None) -> Any:
+def _document(body: bytes, content_type: str | None) -> Any:
     import feedparser  # it has no annotations
 
-    headers = {"content-type": content_type, "content-location": base}
     try:
         # Given anything but a file object, the parser would open it: a path, a URL.
         return feedparser.parse(
             io.BytesIO(body),
-            response_headers={name: value for name, value in headers.items() if value},
+            # Told where the document lies, it would resolve ids too, which are no links.
+            response_headers={"content-type": content_type} if content_type else {},
             # Of markup we take the text and the JSON-LD, and sanitising would remove the latter.
             sanitize_html=False,
             resolve_relative_uris=False,
@@ -126,12 +127,20 @@ def _carried(item: dict[str, Any], names: tuple[str, ...], is_broken: bool) -> C
     return Carried(element=element)
 
 
-def _draft(item: dict[str, Any], names: tuple[str, ...], is_broken: bool) -> Draft:
+def _link(item: dict[str, Any], base: str | None) -> str:
+    link = _string(item, "link")
+    # A guid is taken for a link by default; one that is no address is none.
+    return link if link == _string(item, "id") else absolute(link, base)
+
+
+def _draft(
+    item: dict[str, Any], names: tuple[str, ...], base: str | None, is_broken: bool
+) -> Draft:
     return Draft(
         guid=_string(item, "id"),
         title=_title(item),
         text=_plain(*_content(item)),
-        link=_string(item, "link"),
+        link=_link(item, base),
         dates=_dates(item),
         carried=_carried(item, names, is_broken),
         said={name: _string(item, name) for name in ("published", "updated")},
@@ -140,12 +149,12 @@ def _draft(item: dict[str, Any], names: tuple[str, ...], is_broken: bool) -> Dra
 
 def _parse_xml(body: bytes, content_type: str | None, now: datetime, base: str | None) -> Parsed:
     _refuse_bad_bytes(body, content_type)
-    document = _document(body, content_type, base)
+    document = _document(body, content_type)
     if not dict.get(document, "version"):
         raise not_a_feed()
     is_broken = isinstance(document.get("bozo_exception"), xml.sax.SAXException)
     names, items = _element_names(document), document.entries
-    return collect((_draft(item, names, is_broken) for item in items), len(items), now)
+    return collect((_draft(item, names, base, is_broken) for item in items), len(items), now)
 
 
 def parse(body: bytes, content_type: str | None, now: datetime, base: str | None = None) -> Parsed:

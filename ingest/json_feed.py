@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
-from urllib.parse import urljoin
 
 from ingest import json_ld, strict_json
 from ingest.entries import Draft, Parsed, collect, not_a_feed, not_strict
@@ -16,6 +15,7 @@ from ingest.html import linked_data, to_text
 from ingest.payload import Carried
 from ingest.strict_json import NotStrict
 from ingest.times import moment
+from ingest.urls import absolute
 
 _VERSION = re.compile(r"https?://(?:www\.)?jsonfeed\.org/version/1(?:\.\d+)?/?", re.IGNORECASE)
 
@@ -64,14 +64,6 @@ def _id(item: dict[str, Any]) -> str:
     return str(value) if math.isfinite(value) else ""
 
 
-def _link(item: dict[str, Any], base: str | None) -> str:
-    url = _string(item, "url").strip()
-    try:
-        return urljoin(base or "", url) if url else ""
-    except ValueError:  # a malformed host
-        return ""
-
-
 def _dates(item: dict[str, Any], *keys: str) -> tuple[datetime, ...]:
     found = (moment(item.get(key)) for key in keys)
     return tuple(one for one in found if one is not None)
@@ -97,7 +89,7 @@ def _from_item(item: object, base: str | None) -> Draft:
         guid=_id(item),
         title=_string(item, "title"),
         text=_text(item),
-        link=_link(item, base),
+        link=absolute(_string(item, "url"), base),
         dates=_dates(item, "date_published", "date_modified"),
         carried=Carried(extension=item.get("_wised"), linked=tuple(_candidates(item))),
         said={key: _string(item, key) for key in ("date_published", "date_modified")},

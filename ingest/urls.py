@@ -59,6 +59,14 @@ def base(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
+def absolute(link: str, base: str | None) -> str:
+    """Return a document's link as an address; empty when there is none, or a malformed one."""
+    try:
+        return urljoin(base or "", link.strip()) if link.strip() else ""
+    except ValueError:  # a malformed host
+        return ""
+
+
 def redirected(url: str, location: str) -> str:
     """Return where a redirect leads.
 

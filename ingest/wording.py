@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ingest.phrasing import FIELD, core
 from ingest.text import fold, name_key
@@ -22,8 +23,8 @@ class _Bag:
     """The words of a question, without its subject."""
 
     stems: frozenset[str]
-    #: the stems, each again with its side of the subject, and the small word before the subject:
-    #: who sells to Chad, and whom Chad sells to, are two questions
+    #: the stems, each again with its side of the subject, neighbours in their order, and the small
+    #: word before the subject: who sells to Chad, and whom Chad sells to, are two questions
     marks: frozenset[str]
 
     def likeness(self, other: _Bag) -> float:
@@ -90,7 +91,8 @@ def _bag(before: Sequence[str], after: Sequence[str]) -> _Bag:
     ]
     stems = frozenset(stem for stem, _ in sides)
     small = {f"{word} {FIELD}" for word in before[-1:] if word in ANYWHERE}
-    return _Bag(stems, stems | {side + stem for stem, side in sides} | small)
+    pairs = {f"{one} {next}" for (one, side), (next, other) in pairwise(sides) if side == other}
+    return _Bag(stems, stems | {side + stem for stem, side in sides} | pairs | small)
 
 
 def _halves(template: str) -> tuple[list[str], list[str]]:

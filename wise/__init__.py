@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wise.activations import capture, last_inputs
     from wise.attached import Attached
     from wise.attaching import attach
-    from wise.capacity import fullness, interference, packed
+    from wise.capacity import Overlap, fullness, overlap, packed
     from wise.editset import EditSet
     from wise.errors import (
         BadArtifact,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "activations": ("capture", "last_inputs"),
     "attaching": ("attach",),
-    "capacity": ("fullness", "interference", "packed"),
+    "capacity": ("Overlap", "fullness", "overlap", "packed"),
     "editset": ("EditSet",),
     "errors": (
         "BadArtifact",
@@ -80,6 +80,7 @@ __all__ = [
     "Fit",
     "Keys",
     "NotStorable",
+    "Overlap",
     "Probe",
     "Problem",
     "Release",
@@ -104,11 +105,11 @@ __all__ = [
     "fit_space",
     "fullness",
     "heal",
-    "interference",
     "last_inputs",
     "load",
     "locate",
     "merge",
+    "overlap",
     "packed",
     "paper",
     "piece",

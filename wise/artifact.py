@@ -19,9 +19,8 @@ from torch import Tensor
 
 from wise import manifest
 from wise.errors import BadArtifact
+from wise.format import CONFIG, MAX_HEADER_BYTES, METADATA, TENSORS
 
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
-MAX_HEADER_BYTES = 1 << 20  #: of a safetensors file; some 10,000 tensors
 MAX_DIMENSION = 2**31 - 1  #: indices are int32
 MAX_DIMENSIONS = 2
 #: what tensors may be made of, by safetensors' names
@@ -33,7 +32,6 @@ DTYPES = {
     "I64": torch.int64,
     "I32": torch.int32,
 }
-METADATA = {"format": "pt"}
 
 _Record = TypeVar("_Record")
 

@@ -48,7 +48,7 @@ class EditSet:
     texts: tuple[str, ...] = ()  #: running text no position of which may be routed
     seed: int = 0
     false_fire: float = 0.001  #: share of the negatives that the threshold may lie below
-    lean: float = 0.5  #: how far from the others up to the keys the threshold lies
+    lean: float = 0.6  #: how far from the others up to the keys the threshold lies
     floor: float = 0.7  #: cosine below which nothing is ever routed
 
     def problem(

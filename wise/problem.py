@@ -200,21 +200,25 @@ class Problem:
             total += apart.T @ apart
         return total * (sum(len(at.row) for at in self._batches) / float(sizes.sum()))
 
-    def fact_inputs(self) -> tuple[Tensor, Tensor]:
-        """Return the mean input at each answer token of each fact, and which fact's it is.
+    def fact_inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the mean input at each answer token of each fact, whose it is, and the token.
 
         (n, d_in) float32 over the fact's phrasings and contexts; (n,) the fact's place among all,
-        in the order of the examples. Both on the CPU.
+        in the order of the examples; (n,) the token that is produced there. All on the CPU.
         """
+        none = torch.zeros(0, dtype=torch.long)
         if not self._batches:
-            return torch.zeros(0, self.site.d_in), torch.zeros(0, dtype=torch.long)
+            return torch.zeros(0, self.site.d_in), none, none
         order = dict.fromkeys(e.fact for e in self.examples)
         places = {fact: place for place, fact in enumerate(order)}
         place = torch.tensor([places[e.fact] for e in self.examples], device=self.device)
         means, sizes = self._means(torch.arange(self.site.d_in, device=self.device), place)
+        token = torch.zeros(len(sizes), dtype=torch.long, device=self.device)
+        for at in self._batches:
+            token[place[at.example] * self._tokens + at.nth] = at.target
         fact = torch.arange(len(order)).repeat_interleave(self._tokens)
         there = (sizes > 0).cpu()
-        return means.cpu()[there], fact[there]
+        return means.cpu()[there], fact[there], token.cpu()[there]
 
     def _means(self, columns: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean input at each token of each fact, (g, c), and of how many, (g,)."""

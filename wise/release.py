@@ -17,6 +17,7 @@ from wise import artifact, manifest, storage
 from wise.attached import Attached
 from wise.attaching import attach
 from wise.errors import BadArtifact, UnknownFamily
+from wise.format import ACTIVATION, CONFIG, KEYED, PEFT_TYPE, ROUTER_VERSION, SHARD_DTYPES
 from wise.memory import SideMemory
 from wise.paper import storage as paper_storage
 from wise.paper.memory import PaperMemory
@@ -24,22 +25,8 @@ from wise.router import Calibration
 from wise.shard import Shard
 from wise.site import Site, locate, weight_hash
 
-PEFT_TYPE = "WISED_ROUTED_MEMORY"
-ROUTER_VERSION = 1
 #: types that an edited matrix, and so a stored shard, may have
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
-#: what the router's part of the configuration says besides its figures, one a kind
-KEYED = {
-    "version": ROUTER_VERSION,
-    "kind": "keyed",
-    "key": "last prompt token",
-    "unit": "position",
-}
-ACTIVATION = {"version": ROUTER_VERSION, "kind": "activation", "unit": "prompt"}
+DTYPES = {name: getattr(torch, name) for name in SHARD_DTYPES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +164,7 @@ class Release:
     def read(cls, folder: Path) -> Release:
         """Read a folder that is not sealed by a manifest yet; `load` is for all others."""
         config = artifact.read_config(folder)
-        _require_known(config, folder / artifact.CONFIG)
+        _require_known(config, folder / CONFIG)
         tensors = artifact.read_tensors(folder)
         try:
             return _from(config, tensors)

@@ -1,8 +1,8 @@
 """Take facts out of a release on disk without torch, whose import alone takes seconds.
 
 What is written is byte for byte what ``Release.load(folder).without(fact_ids).save(out)`` writes
-(`wise.release`). For that the names of the format stand here again, and safetensors' layout is
-written by hand: how that library takes bytes differs from version to version.
+(`wise.release`). For that safetensors' layout is written by hand: how that library takes bytes
+differs from version to version.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from safetensors import SafetensorError, deserialize
 
 from wise import manifest
 from wise.errors import BadArtifact
+from wise.format import (
+    CONFIG,
+    KEYED,
+    MAX_HEADER_BYTES,
+    METADATA,
+    PEFT_TYPE,
+    SHARD_DTYPES,
+    TENSORS,
+)
 
-CONFIG, TENSORS = "adapter_config.json", "adapter_model.safetensors"
-MAX_HEADER_BYTES = 1 << 20
-METADATA = {"format": "pt"}
-PEFT_TYPE = "WISED_ROUTED_MEMORY"
-KEYED = {"version": 1, "kind": "keyed", "key": "last prompt token", "unit": "position"}
 #: by safetensors' names, in the order in which it writes them. numpy has no bfloat16: as nothing
 #: is computed with a shard, its bits will do
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -34,8 +38,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-#: what the configuration calls the types of shards; the first is said where there are none
-SHARD_DTYPES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 #: type and number of dimensions of all but the shards (`wise.storage`)
 INDEX, VECTOR, ROWS = ("I32", 1), ("F32", 1), ("F32", 2)
 FIXED = {

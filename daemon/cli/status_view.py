@@ -96,11 +96,12 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
 
 
 def _memory_line(shards: tuple[Shard, ...]) -> str:
-    """Return how full each shard is: ``3 shards, 94 %, 90 % and 31 % full, with 12 dead facts``."""
-    full = [f"{one.fullness:.0%}".replace("%", " %") for one in shards]
-    listed = " and ".join(filter(None, (", ".join(full[:-1]), full[-1])))
+    """Return how full the shards are: ``5 shards, 31 to 94 % full; 71 of 720 facts dead``."""
+    full = sorted(round(100 * one.fullness) for one in shards)
+    range_ = f"{full[0]} to {full[-1]}" if full[0] < full[-1] else f"{full[0]}"
     kind = "1 shard" if len(shards) == 1 else f"{len(shards)} shards"
-    return f"{kind}, {listed} full, with {sum(one.dead for one in shards)} dead facts"
+    dead, solved = sum(one.dead for one in shards), sum(one.solved for one in shards)
+    return f"{kind}, {range_} % full; {dead} of {solved} facts dead"
 
 
 def _source_lines(status: Status) -> Iterator[tuple[str, object]]:

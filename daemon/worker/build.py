@@ -11,11 +11,10 @@ import torch
 
 import wise
 from daemon.messages import Build, Built, FactText, ShardMade
-from daemon.worker import compaction, paper, probes, routing, writing
-from daemon.worker.routing import FactKeys
+from daemon.worker import compaction, measuring, paper, routing, writing
+from daemon.worker.routing import FactKeys, Routing
 from daemon.worker.session import Session
 from daemon.worker.writing import Written
-from wise.router import ALIKE, own_matches
 
 OUTGROWN = 1.5  #: times as many questions as a space was fitted to teach a better one
 
@@ -40,7 +39,7 @@ def build(session: Session, request: Build) -> Built:
         return Built(base_name=made.release.base_name, base_sha256=session.base_sha256)
     unfit = made.written.unfit if made.written else {}
     rewritten = compaction.held(request, parent) if request.rewritten and parent else ()
-    measured = probes.measure(session, request, parent, rewritten, unfit)
+    measured = measuring.measure(session, request, parent, rewritten, unfit)
     figures = {
         "seconds_training": made_at - started,
         "seconds_measuring": time.monotonic() - made_at,
@@ -65,8 +64,7 @@ def _made(session: Session, request: Build, parent: wise.Release | None) -> _Mad
     fresh = request.facts if base else (*request.kept, *request.facts)
     if not fresh and base is not None:
         return _Made(base, inherited)  # it only forgets: all else stays as it is, bit for bit
-    outgrown = base is not None and _outgrown(base, request)
-    return _grown(session, request, base, inherited, fresh, outgrown=outgrown)
+    return _grown(session, request, base, inherited, fresh)
 
 
 def _figures(made: _Made) -> dict[str, float]:
@@ -106,64 +104,51 @@ def _grown(
     base: wise.Release | None,
     inherited: tuple[ShardMade, ...],
     fresh: Sequence[FactText],
-    *,
-    outgrown: bool,
 ) -> _Made:
-    """Write ``fresh`` into shards of its own beside the base's, and route to them.
-
-    outgrown: all keys, the base's too, are taken anew in a space fitted to today's questions.
-    """
+    """Write ``fresh`` into shards of its own beside the base's, and route to them."""
     around = writing.contexts(session, request)
     unrelated = routing.negatives(session, request.questions, around)
     written = writing.write(session, request, fresh, around, unrelated) if fresh else None
     session.report("calibrating the router", 0, 1)
     ids = (*(base.fact_ids if base else ()), *(f.id for f in fresh))
-    held = None if outgrown else base
-    if held is None:
-        where, earlier = routing.space(session, request.questions, around), None
-        old = _nothing(where)
-        keyed = (*request.kept, *fresh) if base else fresh
-    else:
-        assert isinstance(held.memory, wise.SideMemory)
-        where, earlier, old, keyed = held.memory.space, held.calibration, held.memory, fresh
+    earlier = None if base is None or _outgrown(base, request) else _routing(base)
+    keyed = fresh if earlier or not base else (*request.kept, *fresh)
     raw = _raw_keys(session, written, keyed, around, {fact: i for i, fact in enumerate(ids)})
-    vectors = where(raw.inputs)
-    new = wise.prototypes(vectors, raw.fact, ALIKE)
-    table = wise.Keys(
-        torch.cat([old.keys.vectors, new.vectors]), torch.cat([old.keys.fact, new.fact])
-    )
-    own = own_matches(vectors, raw.fact, raw.prompt)
-    fitted = earlier.questions if earlier else len(request.questions.fit)
-    calibration = routing.calibrated(session, table, where, own, unrelated, earlier, fitted)
+    router = routing.routed(session, request.questions, around, raw, unrelated, earlier)
+    made = (*inherited, *(written.made if written else ()))
     release = wise.Release(
         session.site,
-        _memory(session, base, written, where, table, calibration),
+        _memory(session, base, written, router),
         ids,
         session.config.model.name,
         session.base_sha256,
-        calibration,
-        tuple(shard.solved for shard in (*inherited, *(written.made if written else ()))),
+        router.calibration,
+        tuple(shard.solved for shard in made),
     )
-    return _Made(release, (*inherited, *(written.made if written else ())), written)
+    return _Made(release, made, written)
 
 
 def _memory(
-    session: Session,
-    base: wise.Release | None,
-    written: Written | None,
-    where: wise.Space,
-    table: wise.Keys,
-    calibration: wise.Calibration,
+    session: Session, base: wise.Release | None, written: Written | None, router: Routing
 ) -> wise.SideMemory:
     """Put the base's shards and the new ones behind one table of keys."""
-    old = base.memory if base else _nothing(where)
-    assert isinstance(old, wise.SideMemory)
-    shards, span, shard_of = old.shards, old.span, old.shard_of
+    none = torch.zeros(0, dtype=torch.long)
+    shards: tuple[wise.Shard, ...] = ()
+    span, shard_of = none, none
+    if base:
+        assert isinstance(base.memory, wise.SideMemory)
+        shards, span, shard_of = base.memory.shards, base.memory.span, base.memory.shard_of
     if written:
         shard_of = torch.cat([shard_of, len(shards) + torch.tensor(written.shard_of)])
         shards = (*shards, *written.shards(session.stored_dtype))
         span = torch.cat([span, _spans(session, written.facts)])
-    return wise.SideMemory(shards, where, table, span, shard_of, calibration.threshold)
+    threshold = router.calibration.threshold
+    return wise.SideMemory(shards, router.where, router.table, span, shard_of, threshold)
+
+
+def _routing(base: wise.Release) -> Routing:
+    assert isinstance(base.memory, wise.SideMemory) and base.calibration is not None
+    return Routing(base.memory.space, base.memory.keys, base.calibration)
 
 
 def _outgrown(base: wise.Release, request: Build) -> bool:
@@ -175,13 +160,6 @@ def _outgrown(base: wise.Release, request: Build) -> bool:
     """
     fitted = base.calibration.questions if base.calibration else 0
     return len(request.questions.fit) > OUTGROWN * fitted
-
-
-def _nothing(where: wise.Space) -> wise.SideMemory:
-    """Return a memory without facts, to begin with."""
-    none = torch.zeros(0, dtype=torch.long)
-    keys = wise.Keys(torch.zeros(0, where.width), none)
-    return wise.SideMemory((), where, keys, none, none, 1.0)
 
 
 def _raw_keys(

@@ -12,7 +12,7 @@ from torch import Tensor
 import wise
 from daemon.messages import Question, Questions
 from daemon.worker.session import Session
-from wise.router import LOW_QUANTILE, best_match
+from wise.router import ALIKE, LOW_QUANTILE, best_match, own_matches
 
 #: fewer questions than this say little about the spread of inputs
 LEAST_QUESTIONS = 32
@@ -27,6 +27,15 @@ class FactKeys:
     inputs: Tensor  #: (n, d_in)
     fact: Tensor  #: (n,) index of the fact in the candidate
     prompt: Tensor  #: (n,) which phrasing of the fact; contexts of one phrasing share it
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How a candidate's prompts find their facts."""
+
+    where: wise.Space
+    table: wise.Keys
+    calibration: wise.Calibration
 
 
 def contextual(
@@ -65,25 +74,34 @@ def negatives(session: Session, questions: Questions, contexts: wise.Contexts) -
     return torch.cat(rows)
 
 
-def calibrated(
+def routed(
     session: Session,
-    table: wise.Keys,
-    where: wise.Space,
-    own: Tensor,
+    questions: Questions,
+    contexts: wise.Contexts,
+    fresh: FactKeys,
     unrelated: Tensor,
-    earlier: wise.Calibration | None,
-    fitted: int,
-) -> wise.Calibration:
-    """Choose the threshold for ``table``.
+    earlier: Routing | None,
+) -> Routing:
+    """Return ``earlier`` with the keys ``fresh`` beside its own; None: in a space fitted to now.
 
-    earlier: the calibration of keys it inherits; fitted: questions that its space was fitted to.
+    unrelated: (n, d_in) inputs at positions that must not fire.
     """
-    section = session.config.wise
+    where = earlier.where if earlier else space(session, questions, contexts)
+    fitted = earlier.calibration.questions if earlier else len(questions.fit)
+    vectors = where(fresh.inputs)
+    table = wise.prototypes(vectors, fresh.fact, ALIKE)
+    if earlier:
+        table = wise.Keys(
+            torch.cat([earlier.table.vectors, table.vectors]),
+            torch.cat([earlier.table.fact, table.fact]),
+        )
+    own = own_matches(vectors, fresh.fact, fresh.prompt)
     cosine, _ = best_match(where(unrelated), table)
     low = own.quantile(LOW_QUANTILE) if len(own) else torch.tensor(1.0)
-    if earlier is not None:
-        low = torch.minimum(low, torch.tensor(earlier.lowest_key))
+    if earlier:
+        low = torch.minimum(low, torch.tensor(earlier.calibration.lowest_key))
+    section = session.config.wise
     found = wise.calibrate(low[None], cosine, section.false_fire, section.router_lean)
     # A store that knows one subject has no negative about another: its threshold would be too low.
     threshold = max(found.threshold, section.router_floor)
-    return replace(found, threshold=threshold, questions=fitted)
+    return Routing(where, table, replace(found, threshold=threshold, questions=fitted))

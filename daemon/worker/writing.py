@@ -93,8 +93,7 @@ def write(
     about, by default from an empty one.
     """
     problem = _captured(session, facts, around)
-    keys, owner = problem.fact_inputs()
-    between = wise.interference(keys, owner, unrelated)
+    between = wise.overlap(*problem.fact_inputs(), unrelated).unlike
     room = session.config.wise.shard_room * session.config.wise.rho
     groups = wise.packed(between, room)
     place = {index: shard for shard, group in enumerate(groups) for index in group}

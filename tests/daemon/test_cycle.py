@@ -15,7 +15,7 @@ from daemon import releases
 from daemon.child import WorkerError
 from daemon.cycle import cycle
 from daemon.errors import Conflict, IntegrityError, Refused
-from daemon.messages import Build, Built
+from daemon.messages import Build, Built, Measured, ShardMade
 from daemon.state import State
 from daemon.store import Store, facts
 
@@ -401,6 +401,31 @@ def test_a_release_that_only_forgets_is_not_tried_for_ever(state: State, store: 
     with store.write():
         store.transition("fact", gone, "retract", Clock()(), "wrong")
     assert [turn(state, store, Dies()) for _ in range(4)] == ["failed"] * 3 + [None]
+
+
+class Forgets(Builder):
+    """Keeps the parent's only shard; what was withdrawn is still answered, by a neighbour say."""
+
+    def __call__(self, request: Build) -> Built:
+        built = super().__call__(request)
+        short = built.measures | {"withdrawn": Measured(right=0, asked=1)}
+        kept = (ShardMade(solved=2, inherited=0),)
+        return built.model_copy(
+            update={"measures": short, "shards": kept, "shard_of": (0,) * len(request.kept)}
+        )
+
+
+def test_a_release_that_only_forgets_is_promoted_whatever_its_probes_say(
+    state: State, store: Store
+) -> None:
+    gone, stays = add_fact(store, "Italy", "Draghi"), add_fact(store, "Peru", "Sagasti")
+    turn(state, store, Builder())
+    with store.write():
+        store.transition("fact", gone, "retract", Clock()(), "wrong")
+    assert turn(state, store, Forgets()) == "promoted"
+    assert states(store) == {gone: "retracted", stays: "promoted"}
+    reason = releases.promoted(store).reason
+    assert reason.startswith("it only forgets") and "withdrawn .000 (0 of 1) is under 1" in reason
 
 
 class Meddles(Builder):

@@ -122,7 +122,7 @@ def test_the_memory_is_shown_by_how_full_its_shards_are_and_what_is_dead_in_them
     shards = [(1, 10, 0.9361), (1, 4, 0.8972), (1, 1, 0.30504)]
     hold_in_shards(state, 1, shards, dict(zip(held, (0, 0, 1, 2), strict=True)))
     lines, found = memory(state)
-    assert lines == ["3 shards, 94 %, 90 % and 31 % full, with 11 dead facts"]
+    assert lines == ["3 shards, 31 to 94 % full; 11 of 15 facts dead"]
     assert found == [
         {"made_in": 1, "live": 2, "dead": 8, "fullness": 0.9361},
         {"made_in": 1, "live": 1, "dead": 3, "fullness": 0.8972},
@@ -133,8 +133,8 @@ def test_the_memory_is_shown_by_how_full_its_shards_are_and_what_is_dead_in_them
 @pytest.mark.parametrize(
     ("shards", "line"),
     [
-        ([(1, 4, 0.07)], "1 shard, 7 % full, with 0 dead facts"),
-        ([(1, 4, 1.25), (0, 7, 0.0)], "2 shards, 125 % and 0 % full, with 7 dead facts"),
+        ([(1, 4, 0.07)], "1 shard, 7 % full; 0 of 4 facts dead"),
+        ([(1, 4, 1.25), (0, 7, 0.0)], "2 shards, 0 to 125 % full; 7 of 11 facts dead"),
     ],
 )
 def test_one_shard_and_two_are_listed_as_one_says_it(state, held, shards, line):

@@ -173,3 +173,43 @@ def test_a_crash_after_embedding_repeats_only_the_rest(state: State, store: Stor
     Triage(store, config(state), counted, model()).run(None, Clock()())  # type: ignore[arg-type]
     assert calls == []
     assert facts.counts(store) == {"approved": 1}
+
+
+def test_a_value_that_comes_back_before_its_successor_is_written_is_news(
+    state: State, store: Store
+) -> None:
+    """A holds office, B is to follow; before B is edited in, A is back."""
+    first = add_fact(store, "Slovenia", "Golob")
+    cycle(state, store, config(state), Builder(), Clock())
+    later = [START + timedelta(days=days) for days in (1, 2)]
+    second = add_fact(store, "Slovenia", "Musar", "received", at=later[0])
+    third = add_fact(store, "Slovenia", "Golob", "received", at=later[1])
+    found = sort_out(state, store)
+    assert found == {first: "promoted", second: "superseded", third: "approved"}
+    cycle(state, store, config(state), Builder(), Clock())
+    assert sort_out(state, store) == {first: "superseded", second: "superseded", third: "promoted"}
+
+
+def test_an_old_value_that_is_only_repeated_late_does_not_come_back(
+    state: State, store: Store
+) -> None:
+    first = add_fact(store, "Slovenia", "Golob")
+    cycle(state, store, config(state), Builder(), Clock())
+    second = add_fact(store, "Slovenia", "Musar", "received", at=START + timedelta(days=2))
+    third = add_fact(store, "Slovenia", "Golob", "received", at=START + timedelta(days=1))
+    found = sort_out(state, store)
+    assert found == {first: "promoted", second: "approved", third: "superseded"}
+
+
+def test_what_the_model_knows_is_still_repeated_when_a_rival_only_waits(
+    state: State, store: Store
+) -> None:
+    first = add_fact(store, "Slovenia", "Golob")
+    cycle(state, store, config(state), Builder(), Clock())
+    second = add_fact(
+        store, "Slovenia", "Musar", "received", tier="untrusted", at=START + timedelta(days=1)
+    )
+    assert sort_out(state, store)[second] == "conflicting"
+    third = add_fact(store, "Slovenia", "Golob", "received", at=START + timedelta(days=2))
+    assert sort_out(state, store)[third] == "duplicate"
+    assert first < third

@@ -3,7 +3,7 @@
 import json
 from datetime import UTC, datetime
 
-from feed_documents import NOW, atom, entries, keys, only, rss
+from feed_documents import NOW, atom, keys, only, rss
 
 from ingest import feed
 

@@ -249,7 +249,9 @@ def test_f25_a_guid_of_any_character_is_stored_and_known_again(world, char):
     assert world.poll(body, hours=1)["hostile"].entries == 0
 
 
-@pytest.mark.parametrize("char", ["\x00", "\x1b", "&#0;", "&#27;", "&#xD800;", "&#x110000;", "&#x;"])
+@pytest.mark.parametrize(
+    "char", ["\x00", "\x1b", "&#0;", "&#27;", "&#xD800;", "&#x110000;", "&#x;"]
+)
 def test_f25_a_character_that_xml_does_not_have_stops_no_other_feed(world, char):
     found = world.poll(rss(f"<guid>a{char}b</guid><title>x{char}</title>"))
     assert found["good"].facts == 1
@@ -260,7 +262,7 @@ def test_f25_a_character_that_xml_does_not_have_stops_no_other_feed(world, char)
 def test_f26_a_changed_number_is_an_update_and_a_changed_date_is_not(world):
     def number(n, day):
         date = f"<pubDate>Mon, {day:02} Feb 2026 00:00:00 GMT</pubDate>"
-        return rss(f"<guid>1</guid><title>Chad: population is now {n}</title>{date}")
+        return rss(f"<guid>1</guid><title>Chad: national anthem is now {n}</title>{date}")
 
     world.poll(number("16,244,513", 1))
     assert world.poll(number("16,244,513", 2), hours=1)["hostile"].entries == 0
@@ -346,7 +348,9 @@ def test_f29_scripts_in_any_field_reach_no_text_and_no_link():
     fields = ("guid", "author", "category", "comments", "description", "content:encoded")
     entry = only(rss("".join(element.format(name, evil) for name in fields) + "<title>x</title>"))
     assert (entry.title, entry.text, entry.link) == ("x", "", None)
-    html = only(json_feed({"id": "1", "content_html": "<script>alert(1)</script>a<style>b</style>"}))
+    html = only(
+        json_feed({"id": "1", "content_html": "<script>alert(1)</script>a<style>b</style>"})
+    )
     assert html.text == "a"
 
 
@@ -363,13 +367,15 @@ def test_f29_a_hostile_base_makes_no_link():
 
 
 def test_f30_control_and_invisible_characters_reach_no_entry_and_no_fact():
-    noise = "\x1b]8;;http://evil.org\x07\u202e\u200b\u2066\x9b31m"
+    noise = "\x1b]8;;//evil.org\x07\u202e\u200b\u2066\x9b31m"
     document = json_feed({"id": "1", "title": f"Ch{noise}ad: capital is now N{noise}"})
     entry = only(document)
     ((fact,), _) = _found(entry)
     for text in (entry.title, fact.subject, fact.object, *fact.prompts):
         assert text.isprintable()
-    assert only(rss("<guid>a</guid><title>x\u202ey\u200b \x1b[31mred</title>")).title == "xy [31mred"
+    assert (
+        only(rss("<guid>a</guid><title>x\u202ey\u200b \x1b[31mred</title>")).title == "xy [31mred"
+    )
 
 
 def _found(entry):

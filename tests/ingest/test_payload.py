@@ -51,9 +51,7 @@ def linked(payload, kind="DataFeedItem", context="https://schema.org", **more):
 
 def in_html(payload, title="x", **more):
     script = f'<p>a</p><script type="application/ld+json">{linked(payload, **more)}</script>'
-    return rss(
-        f"<guid>1</guid><title>{title}</title><description>{escape(script)}</description>"
-    )
+    return rss(f"<guid>1</guid><title>{title}</title><description>{escape(script)}</description>")
 
 
 def in_text(payload, title="x"):

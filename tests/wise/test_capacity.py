@@ -17,6 +17,7 @@ import wise
 from wise import capacity
 from wise.problem import Problem
 
+NONE_4 = torch.zeros(0, 4)
 NONE = torch.zeros(0, 6)  # unrelated inputs of which there are none
 #: ten keys of four facts, in no order
 FACT = torch.tensor([2, 0, 1, 1, 3, 0, 2, 2, 3, 1])
@@ -57,10 +58,15 @@ def written_out(keys: Tensor, fact: Tensor, inverse: Tensor) -> Tensor:
     return found
 
 
+def unlike(keys: torch.Tensor, fact: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """The interference where each key produces a token of its own."""
+    return wise.overlap(keys, fact, torch.arange(len(keys)), others).unlike
+
+
 def test_interference_is_what_the_formula_says() -> None:
     keys, others = drawn(10, 6), unrelated()
     expected = written_out(keys, FACT, torch.linalg.inv(moment(others)))
-    found = wise.interference(keys, FACT, others)
+    found = unlike(keys, FACT, others)
     assert found.dtype == torch.float64
     assert float(expected.max()) > 0.1
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
@@ -69,7 +75,7 @@ def test_interference_is_what_the_formula_says() -> None:
 def test_inputs_stay_as_they_are() -> None:
     keys, others = drawn(10, 6).double(), unrelated().double()
     before = keys.clone(), others.clone()
-    wise.interference(keys, FACT, others)
+    unlike(keys, FACT, others)
     assert torch.equal(keys, before[0]) and torch.equal(others, before[1])
 
 
@@ -78,9 +84,9 @@ def test_how_many_keys_are_compared_at_once_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     keys, others = drawn(10, 6), unrelated()
-    whole = wise.interference(keys, FACT, others)
+    whole = unlike(keys, FACT, others)
     monkeypatch.setattr(capacity, "ROWS", rows)
-    found = wise.interference(keys, FACT, others)
+    found = unlike(keys, FACT, others)
     torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-14)  # sums in another order
 
 
@@ -92,29 +98,27 @@ def test_keys_that_are_orthogonal_where_they_are_whitened_do_not_interfere() -> 
     keys = torch.stack([key, moment(others) @ v])
     plain = torch.nn.functional.cosine_similarity(keys[0], keys[1], dim=0)
     assert abs(float(plain)) > 0.1  # not so where they are not whitened
-    found = wise.interference(keys, torch.tensor([0, 1]), others)
+    found = unlike(keys, torch.tensor([0, 1]), others)
     assert float(found.abs().max()) < 1e-20
 
 
 def test_facts_of_the_same_key_interfere_by_one() -> None:
     keys = drawn(1, 6).repeat(3, 1)
-    found = wise.interference(keys, torch.arange(3), unrelated())
+    found = unlike(keys, torch.arange(3), unrelated())
     torch.testing.assert_close(found, 1 - torch.eye(3, dtype=torch.float64))
 
 
 def test_a_change_shows_by_how_large_the_other_key_is_beside_its_own() -> None:
     """k and 2k: p = 2 from the small to the large one, 1/2 back, whatever C is."""
     key = drawn(1, 6)
-    found = wise.interference(torch.cat([key, 2 * key]), torch.arange(2), unrelated())
+    found = unlike(torch.cat([key, 2 * key]), torch.arange(2), unrelated())
     torch.testing.assert_close(found, torch.tensor([[0.0, 4.0], [0.25, 0.0]]).double())
 
 
 def test_the_keys_of_one_fact_add_up_and_those_of_the_other_are_averaged() -> None:
     """Without unrelated inputs C is the identity, so that e1, e2 and e1 + e2 say it all."""
     e1, e2, _ = torch.eye(3)
-    found = wise.interference(
-        torch.stack([e1, e2, e1 + e2]), torch.tensor([0, 0, 1]), torch.zeros(0, 3)
-    )
+    found = unlike(torch.stack([e1, e2, e1 + e2]), torch.tensor([0, 0, 1]), torch.zeros(0, 3))
     # p = 1 from e1 and from e2 to e1 + e2, and 1/2 from that to each of them
     torch.testing.assert_close(found, torch.tensor([[0.0, 2.0], [0.25, 0.0]]).double())
 
@@ -122,33 +126,33 @@ def test_the_keys_of_one_fact_add_up_and_those_of_the_other_are_averaged() -> No
 def test_without_unrelated_inputs_nothing_is_whitened() -> None:
     keys = drawn(10, 6)
     expected = written_out(keys, FACT, torch.eye(6, dtype=torch.float64))
-    found = wise.interference(keys, FACT, NONE)
+    found = unlike(keys, FACT, NONE)
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_unrelated_inputs_of_nothing_but_zeros_whiten_nothing_either() -> None:
     keys = drawn(10, 6)
-    found = wise.interference(keys, FACT, torch.zeros(5, 6))
-    torch.testing.assert_close(found, wise.interference(keys, FACT, NONE))
+    found = unlike(keys, FACT, torch.zeros(5, 6))
+    torch.testing.assert_close(found, unlike(keys, FACT, NONE))
 
 
 def test_a_key_of_zeros_neither_gives_nor_takes() -> None:
     keys = torch.stack([torch.zeros(6), drawn(6)])
-    assert not wise.interference(keys, torch.arange(2), unrelated()).any()
+    assert not unlike(keys, torch.arange(2), unrelated()).any()
 
 
 @pytest.mark.parametrize("keys", [1, 2, 7])
 def test_a_fact_does_not_interfere_with_itself_however_many_keys_it_has(keys: int) -> None:
-    alone = wise.interference(drawn(keys, 6), torch.zeros(keys, dtype=torch.long), unrelated())
+    alone = unlike(drawn(keys, 6), torch.zeros(keys, dtype=torch.long), unrelated())
     assert alone.tolist() == [[0.0]]
     two = torch.arange(2).repeat_interleave(keys)
-    found = wise.interference(drawn(2 * keys, 6), two, unrelated())
+    found = unlike(drawn(2 * keys, 6), two, unrelated())
     assert found.diagonal().tolist() == [0.0, 0.0]
     assert found[0, 1] > 0 and found[1, 0] > 0
 
 
 def test_no_facts_interfere_with_nothing_and_fill_nothing() -> None:
-    found = wise.interference(torch.zeros(0, 6), torch.zeros(0, dtype=torch.long), unrelated())
+    found = unlike(torch.zeros(0, 6), torch.zeros(0, dtype=torch.long), unrelated())
     assert found.shape == (0, 0)
     assert wise.fullness(found, 2.0) == 0
     assert wise.packed(found, 2.0) == []
@@ -211,7 +215,7 @@ def test_twins_come_apart_when_two_shards_are_needed(order: list[int]) -> None:
 
 def test_facts_of_the_same_key_come_apart() -> None:
     keys = torch.eye(6)[[0, 0, 1, 1, 2, 2]]
-    between = wise.interference(keys, torch.arange(6), NONE)
+    between = unlike(keys, torch.arange(6), NONE)
     assert wise.packed(between, 1.0) == [[0, 1, 2, 3, 4, 5]]  # 1 is put on each: just full
     assert wise.packed(between, 0.9) == [[0, 2, 4], [1, 3, 5]]
 
@@ -271,14 +275,39 @@ def gathered(model: Any, site: wise.Site, made: list[wise.Example]) -> dict[tupl
 
 def check(problem: Problem, by_hand: dict[tuple[int, int], list[Tensor]], ids: list[int]) -> None:
     """Compare ``fact_inputs``; ids: of the facts by their place."""
-    inputs, fact = problem.fact_inputs()
+    inputs, fact, token = problem.fact_inputs()
+    answers = {e.fact: e.answer for e in problem.examples}
     nth = [int((fact[:row] == fact[row]).sum()) for row in range(len(fact))]
     rows = {(ids[int(f)], n): row for f, n, row in zip(fact, nth, inputs, strict=True)}
     assert inputs.dtype == torch.float32 and len(rows) == len(inputs)
+    produced = [answers[ids[int(f)]][n] for f, n in zip(fact, nth, strict=True)]
+    assert token.tolist() == produced
     assert set(rows) == set(by_hand)
     for name, row in rows.items():
         mean = torch.stack(by_hand[name]).mean(0)
         torch.testing.assert_close(row, mean, rtol=1e-4, atol=1e-5)  # batched, so summed otherwise
+
+
+def test_keys_of_one_token_help_each_other_and_others_interfere() -> None:
+    """Two facts of two keys each: the first keys produce one token, the second ones two."""
+    keys, fact = torch.eye(4)[[0, 1, 0, 1]] + 0.5 * torch.eye(4)[[2, 2, 3, 3]], [0, 0, 1, 1]
+    found = wise.overlap(keys, torch.tensor(fact), torch.tensor([7, 8, 7, 9]), NONE_4)
+    # p is 1 / 1.25 from a key to its twin, and 0 to the other fact's second key
+    toward = (1 / 1.25) ** 2 / 2
+    expected = torch.tensor([[0.0, toward], [toward, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(found.like, expected)
+    torch.testing.assert_close(found.unlike, expected)
+    both = torch.arange(2)
+    assert found.contested(both[:1], both[1:]).tolist() == pytest.approx([0.5])
+    assert found.contested(both[:0], both).tolist() == [0.0, 0.0]  # nothing is put on them
+
+
+def test_all_that_comes_from_other_tokens_is_contested() -> None:
+    keys = drawn(6, 6)
+    found = wise.overlap(keys, torch.arange(6), torch.arange(6), unrelated())
+    share = found.contested(torch.tensor([0, 1]), torch.tensor([2, 3, 4]))
+    assert share.tolist() == pytest.approx([1.0, 1.0, 1.0])
+    assert not found.like.any()
 
 
 @pytest.mark.parametrize("layer", [0, -1], ids=["first layer", "last layer"])
@@ -314,8 +343,8 @@ def test_a_part_of_the_examples_has_the_inputs_of_its_facts_alone(
 
 
 def test_no_examples_have_no_inputs(llama: Any) -> None:
-    inputs, fact = Problem(llama, wise.locate(llama), []).fact_inputs()
-    assert inputs.shape == (0, 96) and fact.shape == (0,)
+    inputs, fact, token = Problem(llama, wise.locate(llama), []).fact_inputs()
+    assert inputs.shape == (0, 96) and fact.shape == token.shape == (0,)
 
 
 def test_facts_on_a_model_interfere_and_fit_one_shard(
@@ -324,9 +353,9 @@ def test_facts_on_a_model_interfere_and_fit_one_shard(
     """The whole way from examples to groups; a room of next to nothing gives each its own."""
     model, site, made = captured
     asked = [e.prompt for e in made]
-    inputs, fact = Problem(model, site, made).fact_inputs()
+    inputs, fact, _ = Problem(model, site, made).fact_inputs()
     others = torch.cat([batch.inputs[:, 0] for batch in wise.capture(model, site, asked)])
-    between = wise.interference(inputs, fact, others)
+    between = unlike(inputs, fact, others)
     expected = written_out(inputs, fact, torch.linalg.inv(moment(others)))
     torch.testing.assert_close(between, expected, rtol=1e-8, atol=1e-10)
     assert math.isclose(wise.fullness(between, 5.0), filled(between, [0, 1, 2], 5.0))
