@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from pathlib import Path
 
 from daemon import polling
 from daemon.cli import registry
 from daemon.polling import Source
 from daemon.state import State
-from ingest import Candidate, Poll
+from ingest import Candidate, Poll, poll_document
 from ingest.formats import AUTO
 
 
@@ -18,11 +19,16 @@ def poll(
 ) -> Poll:
     """Poll a URL, a path or a stored source's name from its start.
 
-    `format` goes before the stored one. Raises IngestError, UsageError.
+    A path is a correction log's or a feed document's. `format` goes before the stored one. Raises
+    IngestError, UsageError.
     """
     config = state.config()
-    source = _source(state, location, allow_private, format)
-    return polling.fetch(source, config, polling.extractor(config), now)
+    source, extract = _source(state, location, allow_private, format), polling.extractor(config)
+    if source.kind == "log" and format is None:
+        document = poll_document(Path(source.location), extract, now)
+        if document is not None:
+            return document
+    return polling.fetch(source, config, extract, now)
 
 
 def _source(state: State, location: str, allow_private: bool, format: str | None) -> Source:
@@ -78,6 +84,7 @@ def _fact(one: Candidate) -> dict[str, object]:
         "object": one.object,
         "old": one.old,
         "quote": one.quote,
+        "extractor": one.extractor,
     }
 
 
@@ -86,8 +93,8 @@ def tables(
 ) -> Iterator[tuple[tuple[str, ...], Sequence[tuple[object, ...]]]]:
     """Yield a poll's tables: columns and rows of the facts, then of the dead letters if any."""
     shown = _candidates(found)[:limit]
-    rows = [(c.subject, c.relation, c.object, c.quote) for c in shown]
-    yield ("subject", "relation", "object", "quote"), rows
+    rows = [(c.subject, c.relation, c.object, c.extractor, c.quote) for c in shown]
+    yield ("subject", "relation", "object", "found by", "quote"), rows
     if found.dead:
         dead = [(d.location, d.code, d.message) for d in found.dead]
         yield ("dead letter", "code", "what is wrong"), dead
