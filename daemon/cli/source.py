@@ -32,7 +32,7 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="auto|NAME",
-        help="How a log's rows are written; docs/configuration.md has the names.",
+        help="How a log's rows are written; docs/sources.md has the names.",
     ),
 ]
 
