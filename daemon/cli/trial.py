@@ -70,8 +70,9 @@ class Over:
 
     def __str__(self) -> str:
         """Return it as a sentence."""
+        facts = "1 fact" if self.facts == 1 else f"{self.facts} facts"
         what = "would wait in the log" if self.waits else "would be dropped, and counted"
-        return f"Over {self.quota}: {self.facts} facts of {self.source} {what}."
+        return f"Over {self.quota}: {facts} of {self.source} {what}."
 
 
 def over(state: State, location: str, found: Poll, now: datetime) -> tuple[Over, ...]:
