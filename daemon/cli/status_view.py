@@ -40,6 +40,9 @@ def document(status: Status, now: datetime) -> dict[str, object]:
         "gate": _gate(status),
         "holds": dict(status.holds),
         "dead_letters": status.dead_letters,
+        "dropped_last_24_hours": [
+            {"source": one.source, "quota": one.quota, "facts": one.facts} for one in status.dropped
+        ],
     }
 
 
@@ -89,6 +92,8 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
         fact, state, since = status.oldest_waiting
         yield "oldest waiting", f"fact {fact}, {state}, received {ago(since, now)}"
     yield from _source_lines(status)
+    for one in status.dropped:
+        yield "dropped", f"{_facts(one.facts)} of {one.source} in 24 hours, over {one.quota}"
     yield from _gate_lines(status)
     for kind, reason in status.holds.items():
         yield "hold", f"{kind}: {reason}"
@@ -115,6 +120,10 @@ def _source_lines(status: Status) -> Iterator[tuple[str, object]]:
 
 def _calm(one: SourceHealth) -> str:
     return "ok" if one.state == "active" else one.state
+
+
+def _facts(count: int) -> str:
+    return "1 fact" if count == 1 else f"{count} facts"
 
 
 def _gate_lines(status: Status) -> Iterator[tuple[str, object]]:
