@@ -55,17 +55,18 @@ class Service:
         """Poll every due source once; return how many were polled."""
         if "ingest" in releases.holds(self.store):
             return 0
-        sources = polling.due(self.store, now())
-        for source in sources:
+        count = 0
+        for source in polling.due_in_turn(self.store, now):
             if self.stop.is_set():
                 break
+            count += 1
             found = polling.poll(self.store, source, self.config, self._extract, now())
             fields = {"source": found.source, "entries": found.entries, "facts": found.facts}
             if found.error:
                 self.log.warning("source.failed", source=found.source, error=found.error)
             else:
                 self.log.info("source.polled", **fields, dead=found.dead, unchanged=found.unchanged)
-        return len(sources)
+        return count
 
     def work(self) -> bool:
         """Triage what was received and run one cycle; True when there was something to do."""

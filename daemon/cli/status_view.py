@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
+from daemon.cli import moving
 from daemon.cli.release_view import measure_line, measures
 from daemon.render import ago, times
 from daemon.status import SourceHealth, Status
@@ -60,6 +61,7 @@ def _source(one: SourceHealth) -> dict[str, object]:
         "failures": one.failures,
         "last_error": one.last_error,
         "last_ok_at": times(one.last_ok_at),
+        "proposed_url": one.proposed_url,
     }
 
 
@@ -111,6 +113,10 @@ def _source_lines(status: Status) -> Iterator[tuple[str, object]]:
         if one.is_failing:
             trouble = f"{one.failures} times in a row: {one.last_error or 'no error noted'}"
             yield "  failing", f"{one.name}, {trouble}"
+    for one in status.sources:
+        if one.proposed_url is not None:
+            said = moving.told(one.location, one.proposed_url)
+            yield "  moved", f"{one.name}, {said}; to follow it: wised source set-url {one.name}"
 
 
 def _calm(one: SourceHealth) -> str:

@@ -188,5 +188,22 @@ ALTER TABLE embedding ADD COLUMN text_key TEXT;
 CREATE INDEX embedding_by_text ON embedding(text_key);
 """
 
+#: the private networks of a source, a whole answer once a day, and where a feed says it has moved
+M005_FETCHING = """
+ALTER TABLE source ADD COLUMN allowed TEXT NOT NULL DEFAULT '';
+UPDATE source SET allowed = 'any' WHERE allow_private != 0;
+ALTER TABLE source DROP COLUMN allow_private;
+ALTER TABLE source RENAME COLUMN allowed TO allow_private;
+ALTER TABLE source ADD COLUMN last_full_at TEXT;
+ALTER TABLE source ADD COLUMN moved_to TEXT;
+ALTER TABLE source ADD COLUMN moved_polls INTEGER NOT NULL DEFAULT 0;
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
-MIGRATIONS: tuple[str, ...] = (M001_CREATE, M002_LEDGER, M003_LOG_FORMATS, M004_EMBEDDED_TEXTS)
+MIGRATIONS: tuple[str, ...] = (
+    M001_CREATE,
+    M002_LEDGER,
+    M003_LOG_FORMATS,
+    M004_EMBEDDED_TEXTS,
+    M005_FETCHING,
+)

@@ -32,7 +32,7 @@ def store(state: State) -> Iterator[Store]:
 
 
 def add_source(store: Store, kind: str, location: str, tier: str = "trusted") -> None:
-    row = {"name": kind, "kind": kind, "location": location, "tier": tier, "allow_private": 1}
+    row = {"name": kind, "kind": kind, "location": location, "tier": tier, "allow_private": "any"}
     at = timestamp(START)
     store.insert("source", {**row, "next_poll_at": at, "created_at": at})
 
