@@ -202,7 +202,18 @@ def _interval(config: Config) -> timedelta:
     return timedelta(minutes=config.ingest.poll_interval_minutes)
 
 
+def _is_elsewhere(store: Store, source: Source) -> bool:
+    """Tell whether the operator gave the source another URL while it was polled.
+
+    What the old one said about the next poll, its validators above all, is nothing to the new one.
+    """
+    row = store.one("SELECT location FROM source WHERE id = ?", source.id)
+    return row is None or row["location"] != source.location
+
+
 def _note_success(store: Store, source: Source, config: Config, found: Poll, now: datetime) -> None:
+    if _is_elsewhere(store, source):
+        return
     wait = schedule.after_success(_interval(config), found.more, found.retry_after)
     values: dict[str, object] = {
         "next_poll_at": timestamp(now + wait),
@@ -248,17 +259,24 @@ def _note_failure(
         "failures": source.failures + 1,
         "last_error": str(error),
     }
-    is_gone = error.code == "fetch.gone"
-    if is_gone:
-        values["state"] = "gone"
     with store.write():
+        if _is_elsewhere(store, source):
+            return
         store.table("source").update(source.id, values)
-        if is_gone:
-            data = {"name": source.name, "from": source.state, "to": "gone", "reason": str(error)}
-            store.event("source.gone", f"source:{source.id}", data, now)
+        if error.code == "fetch.gone":
+            _note_gone(store, source, error, now)
         busy = getattr(error, "busy_host", None)
         if busy and asked:
             _hold_host(store, busy, now + timedelta(seconds=asked))
+
+
+def _note_gone(store: Store, source: Source, error: IngestError, now: datetime) -> None:
+    gone = store.connection.execute(
+        "UPDATE source SET state = 'gone' WHERE id = ? AND state = 'active'", (source.id,)
+    )
+    if gone.rowcount:  # else the operator paused or removed it meanwhile
+        data = {"name": source.name, "from": source.state, "to": "gone", "reason": str(error)}
+        store.event("source.gone", f"source:{source.id}", data, now)
 
 
 def _hold_host(store: Store, busy: str, until: datetime) -> None:

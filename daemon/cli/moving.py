@@ -22,15 +22,6 @@ class Moved:
     warning: str  #: what the operator should look at; may be empty
 
 
-def told(old: str, new: str) -> str:
-    """Return where a feed says it has moved, in words."""
-    return f"has moved for good to {redact(new)}" + _elsewhere(old, new)
-
-
-def _elsewhere(old: str, new: str) -> str:
-    return "" if host(old) == host(new) else f", another host ({host(new)} instead of {host(old)})"
-
-
 def set_url(store: Store, name: str, url: str | None, reason: str, now: datetime) -> Moved:
     """Give a feed another URL, by default the one that it proposes; it is due at once.
 

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
-from daemon.cli import moving
 from daemon.cli.release_view import measure_line, measures
 from daemon.render import ago, times
 from daemon.status import SourceHealth, Status
 from daemon.store.shards import Shard
+from ingest.urls import host
 
 
 def document(status: Status, now: datetime) -> dict[str, object]:
@@ -115,8 +115,13 @@ def _source_lines(status: Status) -> Iterator[tuple[str, object]]:
             yield "  failing", f"{one.name}, {trouble}"
     for one in status.sources:
         if one.proposed_url is not None:
-            said = moving.told(one.location, one.proposed_url)
-            yield "  moved", f"{one.name}, {said}; to follow it: wised source set-url {one.name}"
+            yield "  moved", f"{one.name}, {_moved(one, one.proposed_url)}"
+
+
+def _moved(one: SourceHealth, new: str) -> str:
+    old_host, new_host = host(one.location), host(new)
+    other = "" if old_host == new_host else f", another host ({new_host} instead of {old_host})"
+    return f"has moved for good to {new}{other}; to follow it: wised source set-url {one.name}"
 
 
 def _calm(one: SourceHealth) -> str:
