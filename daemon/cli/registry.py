@@ -268,6 +268,8 @@ def _record(
     data = {"name": name, "location": source.location, "tier": source.tier}
     if source.format is not None:
         data["format"] = source.format
+    if source.allow_private:
+        data["allow_private"] = ",".join(source.allow_private)
     data |= {"from": before or "", "to": after, "reason": reason}
     store.event(f"source.{event}", f"source:{source.id}", data, now)
 

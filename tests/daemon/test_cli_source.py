@@ -239,6 +239,7 @@ def test_private_networks_are_listed_one_by_one(state):
     add = ("source", "add", "feed", "https://example.org/feed", "--name", "world")
     wised(state, *add, "--allow-private", "fd00::/8", "--allow-private", "10.0.0.0/8")
     assert one(state)["allow_private"] == ["10.0.0.0/8", "fd00::/8"]
+    assert "10.0.0.0/8,fd00::/8" in wised(state, "audit", "list", "--json").out
     again = wised(state, *add, "--allow-private", "10.0.0.0/8,fd00::/8")
     assert again.rows == [["source world", "already_active"]]
     assert wised(state, *add, "--allow-private", "any").code == 4

@@ -3,7 +3,7 @@
 import ipaddress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.networks import ANY, NONE, Allowed, is_public
@@ -61,6 +61,7 @@ def test_others_are_not_however_they_are_written(text):
     assert not NONE.permits(text)
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=4))
 def test_what_an_ipv6_address_carries_is_as_public_as_it_is_alone(inner):
     number = int(inner)
@@ -72,6 +73,7 @@ def test_what_an_ipv6_address_carries_is_as_public_as_it_is_alone(inner):
     assert {is_public(str(one)) for one in wraps} == {is_public(str(inner))}
 
 
+@settings(deadline=None)
 @given(st.ip_addresses(v=6))
 def test_ipv6_is_public_within_global_unicast_alone(address):
     if is_public(str(address)):
