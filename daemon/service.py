@@ -57,7 +57,7 @@ class Service:
         if "ingest" in releases.holds(self.store):
             return 0
         polled = 0
-        for source in polling.due(self.store, now()):
+        for source in polling.due_in_turn(self.store, now):
             if self.stop.is_set():
                 break
             found = polling.poll(self.store, source, self.config, self._extract, now())

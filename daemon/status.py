@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from daemon import quotas, releases
+from daemon import quotas, releases, schedule
 from daemon.quotas import Dropped
 from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store, facts, shards
 from daemon.store.shards import Shard
+from ingest import redact
 
 #: failed polls in a row from which a source counts as unhealthy; one or two are weather
 FAILING_FROM = 3
@@ -29,6 +30,8 @@ class SourceHealth:
     failures: int  #: in a row
     last_error: str | None
     last_ok_at: datetime | None  #: None before the first good poll
+    location: str = ""  #: as shown: without passwords and query values
+    proposed_url: str | None = None  #: where it says it has moved for good; as shown
 
     @property
     def is_failing(self) -> bool:
@@ -61,6 +64,7 @@ class Status:
             for s in self.sources
             if s.state == "active" and s.failures >= FAILING_FROM
         ]
+        found += [f"source {s.name} is gone" for s in self.sources if s.state == "gone"]
         found += [f"{kind} is on hold: {reason}" for kind, reason in self.holds.items()]
         if self.newest.state == "refused":
             found.append(f"release {self.newest.number} was refused: {self.newest.reason}")
@@ -103,18 +107,20 @@ def _oldest(store: Store) -> tuple[int, str, datetime] | None:
 
 def _sources(store: Store) -> tuple[SourceHealth, ...]:
     rows = store.rows(
-        "SELECT name, state, failures, last_error, last_ok_at FROM source"
-        " WHERE state != 'removed' ORDER BY name"
+        "SELECT name, state, failures, last_error, last_ok_at, location, moved_to, moved_polls"
+        " FROM source WHERE state != 'removed' ORDER BY name"
     )
     return tuple(_health(row) for row in rows)
 
 
 def _health(row: sqlite3.Row) -> SourceHealth:
-    ok = row["last_ok_at"]
+    ok, move = row["last_ok_at"], schedule.move(row["moved_to"], row["moved_polls"])
     return SourceHealth(
         row["name"],
         row["state"],
         row["failures"],
         row["last_error"],
         datetime.fromisoformat(ok) if ok else None,
+        redact(row["location"]),
+        redact(move.url) if move is not None and move.is_proposed else None,
     )

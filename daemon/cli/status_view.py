@@ -10,6 +10,7 @@ from daemon.cli.release_view import measure_line, measures
 from daemon.render import ago, times
 from daemon.status import SourceHealth, Status
 from daemon.store.shards import Shard
+from ingest.urls import host
 
 
 def document(status: Status, now: datetime) -> dict[str, object]:
@@ -63,6 +64,7 @@ def _source(one: SourceHealth) -> dict[str, object]:
         "failures": one.failures,
         "last_error": one.last_error,
         "last_ok_at": times(one.last_ok_at),
+        "proposed_url": one.proposed_url,
     }
 
 
@@ -116,6 +118,15 @@ def _source_lines(status: Status) -> Iterator[tuple[str, object]]:
         if one.is_failing:
             trouble = f"{one.failures} times in a row: {one.last_error or 'no error noted'}"
             yield "  failing", f"{one.name}, {trouble}"
+    for one in status.sources:
+        if one.proposed_url is not None:
+            yield "  moved", f"{one.name}, {_moved(one, one.proposed_url)}"
+
+
+def _moved(one: SourceHealth, new: str) -> str:
+    old_host, new_host = host(one.location), host(new)
+    other = "" if old_host == new_host else f", another host ({new_host} instead of {old_host})"
+    return f"has moved for good to {new}{other}; to follow it: wised source set-url {one.name}"
 
 
 def _calm(one: SourceHealth) -> str:

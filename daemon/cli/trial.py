@@ -17,7 +17,11 @@ from policies import Quota
 
 
 def poll(
-    state: State, location: str, allow_private: bool, now: datetime, format: str | None = None
+    state: State,
+    location: str,
+    allow_private: Sequence[str],
+    now: datetime,
+    format: str | None = None,
 ) -> Poll:
     """Poll a URL, a path or a stored source's name from its start.
 
@@ -37,7 +41,9 @@ def _kind(location: str) -> str:
     return "feed" if location.lower().startswith(("http://", "https://")) else "log"
 
 
-def _source(state: State, location: str, allow_private: bool, format: str | None) -> Source:
+def _source(
+    state: State, location: str, allow_private: Sequence[str], format: str | None
+) -> Source:
     """Return a source as if it had never been polled; a stored name goes before a path."""
     with state.store(read_only=True) as store:
         row = registry.raw(store, location)
@@ -46,7 +52,7 @@ def _source(state: State, location: str, allow_private: bool, format: str | None
     if row is not None:
         kind, location, tier = row["kind"], row["location"], row["tier"]
         format = format or row["format"]
-        allow_private = allow_private or bool(row["allow_private"])
+        allow_private = allow_private or (row["allow_private"],)
     format = format or AUTO
     registry.check_format(kind, format)
     return Source(
@@ -56,7 +62,7 @@ def _source(state: State, location: str, allow_private: bool, format: str | None
         location=location,
         tier=tier,
         state="paused",
-        allow_private=allow_private,
+        allowed=registry.allowed(allow_private),
         etag=None,
         last_modified=None,
         position=None,

@@ -188,6 +188,17 @@ ALTER TABLE embedding ADD COLUMN text_key TEXT;
 CREATE INDEX embedding_by_text ON embedding(text_key);
 """
 
+#: the private networks of a source, a whole answer once a day, and where a feed says it has moved
+M005_FETCHING = """
+ALTER TABLE source ADD COLUMN allowed TEXT NOT NULL DEFAULT '';
+UPDATE source SET allowed = 'any' WHERE allow_private != 0;
+ALTER TABLE source DROP COLUMN allow_private;
+ALTER TABLE source RENAME COLUMN allowed TO allow_private;
+ALTER TABLE source ADD COLUMN last_full_at TEXT;
+ALTER TABLE source ADD COLUMN moved_to TEXT;
+ALTER TABLE source ADD COLUMN moved_polls INTEGER NOT NULL DEFAULT 0;
+"""
+
 #: facts dropped over a quota, and whose quota a fact counts against; the table is made anew
 #: because its list of states can't be altered
 M006_QUOTAS = """
@@ -261,5 +272,6 @@ MIGRATIONS: tuple[str, ...] = (
     M002_LEDGER,
     M003_LOG_FORMATS,
     M004_EMBEDDED_TEXTS,
+    M005_FETCHING,
     M006_QUOTAS,
 )
