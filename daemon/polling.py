@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from daemon import flapping
 from daemon.config import Config
-from daemon.store import Store, facts, timestamp
+from daemon.keeping import Stored, keep
+from daemon.reading import is_for_reader, mark
+from daemon.store import Store, timestamp
 from ingest import (
     Extractor,
     IngestError,
@@ -108,7 +109,7 @@ def poll(store: Store, source: Source, config: Config, extract: Extractor, now: 
         _note_failure(store, source, config, error, now)
         return Polled(source.name, error=str(error))
     with store.write():
-        entries, kept = _store_items(store, source, found.items, now)
+        entries, kept = _store_items(store, source, config, found.items, now)
         for letter in found.dead:
             row = {"source_id": source.id, "received_at": timestamp(now)}
             row |= {"location": letter.location, "code": letter.code, "message": letter.message}
@@ -137,7 +138,7 @@ def fetch(source: Source, config: Config, extract: Extractor, now: datetime) -> 
 
 
 def _store_items(
-    store: Store, source: Source, items: tuple[Item, ...], now: datetime
+    store: Store, source: Source, config: Config, items: tuple[Item, ...], now: datetime
 ) -> tuple[int, int]:
     """Store entries not seen before and the facts in them; return how many of each."""
     entries = kept = 0
@@ -163,15 +164,10 @@ def _store_items(
             continue
         entry_id = store.insert("entry", row)
         entries += 1
-        # A source's own date orders facts only where the operator trusts the source.
-        dated = entry.published if source.tier == "trusted" else None
-        doubt = flapping.reason(store, source.id, entry.key, now)
-        for candidate in item.candidates:
-            number = facts.insert(store, candidate, entry_id, source.tier, dated or now, now)
-            # One that is held is no news, however often its entry changes: triage sees to it.
-            if doubt and not facts.held_before(store, number):
-                store.transition("fact", number, "quarantine", now, doubt)
-            kept += 1
+        stored = Stored(entry_id, entry.key, source.id, source.tier, entry.published, now)
+        kept += keep(store, stored, item.candidates, now)
+        if is_for_reader(item, config):
+            mark(store, entry_id, item, now)
     return entries, kept
 
 

@@ -50,6 +50,7 @@ class Status:
     newest: Release  #: the newest release of all
     holds: Mapping[str, str]  #: reason by kind of work
     dead_letters: int
+    unread: int  #: entries that a language model is still to read
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -81,6 +82,7 @@ def read(state: State, store: Store) -> Status:
         newest=every[0],
         holds=releases.holds(store),
         dead_letters=_count(store, "SELECT count(*) AS n FROM dead_letter"),
+        unread=_count(store, "SELECT count(*) AS n FROM unread"),
     )
 
 

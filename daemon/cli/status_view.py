@@ -40,6 +40,7 @@ def document(status: Status, now: datetime) -> dict[str, object]:
         "gate": _gate(status),
         "holds": dict(status.holds),
         "dead_letters": status.dead_letters,
+        "unread": status.unread,
     }
 
 
@@ -93,6 +94,8 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
     for kind, reason in status.holds.items():
         yield "hold", f"{kind}: {reason}"
     yield "dead letters", status.dead_letters
+    if status.unread:
+        yield "unread", f"{status.unread} entries wait for the reader"
 
 
 def _memory_line(shards: tuple[Shard, ...]) -> str:

@@ -188,5 +188,22 @@ ALTER TABLE embedding ADD COLUMN text_key TEXT;
 CREATE INDEX embedding_by_text ON embedding(text_key);
 """
 
+#: entries whose text a language model is still to read
+M007_READING = """
+CREATE TABLE unread (
+    entry_id INTEGER PRIMARY KEY REFERENCES entry(id),
+    text TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX unread_by_time ON unread(next_at);
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
-MIGRATIONS: tuple[str, ...] = (M001_CREATE, M002_LEDGER, M003_LOG_FORMATS, M004_EMBEDDED_TEXTS)
+MIGRATIONS: tuple[str, ...] = (
+    M001_CREATE,
+    M002_LEDGER,
+    M003_LOG_FORMATS,
+    M004_EMBEDDED_TEXTS,
+    M007_READING,
+)
