@@ -78,10 +78,9 @@ class Spans:
         """Tell whether a string may end before a place."""
         return self._next_end[place] == place
 
-    def within(self, places: Iterable[int], written: int, limit: int) -> tuple[int, ...]:
-        """Return the places from which an end is reached before a string is over ``limit``."""
-        ends = self._next_end
-        return tuple(p for p in places if ends[p] >= 0 and ends[p] - p + written <= limit)
+    def next_end(self, place: int) -> int:
+        """Return the nearest place from one on before which a string may end; -1 without one."""
+        return self._next_end[place]
 
     def starts_beside(self, places: Iterable[int]) -> tuple[int, ...]:
         """Return the starts in the sentences that the places lie in."""
@@ -157,7 +156,9 @@ class Spelling(CharacterLevelParser):  # type: ignore[misc]  # the library has n
         if state.step == "relation":
             return "".join({name[:1] or '"' for name in state.names})
         if state.step in ("subject", "object"):
-            allowed = {spans.text[place] for place in state.places} - {"\0"}
+            # A string that could end here may have too long a word next.
+            on = [place for place in state.places if self._goes_on(state, place + 1)]
+            allowed = {spans.text[place] for place in on}
             is_whole = state.written and any(map(spans.ends, state.places))
             return "".join(allowed | ({'"'} if is_whole else set()))
         return ""
@@ -210,13 +211,22 @@ class Spelling(CharacterLevelParser):  # type: ignore[misc]  # the library has n
         literal = _SUBJECT if char == "{" else _NEXT + _SUBJECT
         return replace(state, step="literal", literal=literal, then="subject")
 
+    def _goes_on(self, state: _State, place: int) -> bool:
+        """Tell whether a string that goes on up to a place can still end within its limit."""
+        spans = self._form.spans
+        if spans.text[place - 1] == "\0":
+            return False
+        end = spans.next_end(place)
+        limit = MAX_SUBJECT_BYTES if state.step == "subject" else MAX_OBJECT_BYTES
+        return end >= 0 and end - place + state.written + 1 <= limit
+
     def _in_string(self, state: _State, char: str) -> _State:
         spans = self._form.spans
-        on = [p + 1 for p in state.places if spans.text[p] == char]
+        on = tuple(
+            p + 1 for p in state.places if spans.text[p] == char and self._goes_on(state, p + 1)
+        )
         if char != '"' or on:  # a quote of the text comes after a backslash, one that ends does not
-            limit = MAX_SUBJECT_BYTES if state.step == "subject" else MAX_OBJECT_BYTES
-            written = state.written + 1
-            return replace(state, places=spans.within(on, written, limit), written=written)
+            return replace(state, places=on, written=state.written + 1)
         if state.step == "object":
             facts = state.facts + 1
             return replace(state, step="literal", literal=_END, then="more", places=(), facts=facts)
