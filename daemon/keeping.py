@@ -23,16 +23,16 @@ class Stored:
     received: datetime
 
 
-def keep(store: Store, entry: Stored, found: Iterable[Candidate], now: datetime) -> int:
-    """Store an entry's facts with their evidence, inside a transaction; return how many."""
+def keep(store: Store, entry: Stored, found: Iterable[Candidate], now: datetime) -> list[int]:
+    """Store an entry's facts with their evidence, inside a transaction; return their numbers."""
     # A source's own date orders facts only where the operator trusts the source.
     dated = entry.published if entry.tier == "trusted" else None
     doubt = flapping.reason(store, entry.source_id, entry.key, now)
-    kept = 0
+    kept = []
     for candidate in found:
         number = facts.insert(store, candidate, entry.id, entry.tier, dated or entry.received, now)
         # One that is held is no news, however often its entry changes: triage sees to it.
         if doubt and not facts.held_before(store, number):
             store.transition("fact", number, "quarantine", now, doubt)
-        kept += 1
+        kept.append(number)
     return kept

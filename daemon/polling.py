@@ -165,7 +165,7 @@ def _store_items(
         entry_id = store.insert("entry", row)
         entries += 1
         stored = Stored(entry_id, entry.key, source.id, source.tier, entry.published, now)
-        kept += keep(store, stored, item.candidates, now)
+        kept += len(keep(store, stored, item.candidates, now))
         if is_for_reader(item, config):
             mark(store, entry_id, item, now)
     return entries, kept
