@@ -17,6 +17,11 @@ from daemon.store.shards import Shard
 FAILING_FROM = 3
 #: states of facts that are on their way into a release
 WAITING = ("received", "pending", "conflicting", "quarantined", "approved")
+#: marked entries; those of removed sources are never read
+UNREAD = (
+    "SELECT count(*) AS n FROM unread JOIN entry ON entry.id = entry_id"
+    " JOIN source ON source.id = source_id WHERE source.state != 'removed'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ def read(state: State, store: Store) -> Status:
         newest=every[0],
         holds=releases.holds(store),
         dead_letters=_count(store, "SELECT count(*) AS n FROM dead_letter"),
-        unread=_count(store, "SELECT count(*) AS n FROM unread"),
+        unread=_count(store, UNREAD),
     )
 
 

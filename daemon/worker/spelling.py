@@ -177,7 +177,7 @@ class Spelling(CharacterLevelParser):  # type: ignore[misc]  # the library has n
         state = self._state
         left = self._form.budget_bytes - state.total
         # How much was written matters to a token that the room may end in, and to no other.
-        total = state.total if 0 < left <= _LONGEST_TOKEN else int(left > 0)
+        total = state.total if 0 < left <= _LONGEST_TOKEN else -1 if left > 0 else -2
         facts = state.facts if state.step in ("first", "object", "more") else 0
         return replace(state, total=total, facts=facts)
 

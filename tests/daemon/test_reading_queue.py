@@ -4,6 +4,11 @@ import pytest
 from reader_world import FACT, PROSE, World, atom, write_config
 from world import START, new_state
 
+from daemon import readers
+from daemon.child import WorkerError
+from daemon.messages import ReadText
+from daemon.reading import Reads
+from daemon.status import read as status_of
 from daemon.store import facts
 from tests.ingest.reader_server import completion, says, serving, stated, status
 
@@ -169,6 +174,67 @@ def test_a_source_that_was_removed_meanwhile_brings_nothing(world, server):
     world.read()
     assert world.facts() == []
     assert (world.read(minutes=60), len(posts(server))) == (0, 1)
+
+
+def local(world, ask):
+    """Let the world's reader be a local one whose worker is played by ``ask``."""
+    reader = readers.Local("a-model", 5, ask)
+    world.reads = Reads(world.store, world.config, reader, world.extract, world.log)
+
+
+def test_a_local_reader_gets_sentences_and_relations_and_is_checked_all_the_same(world):
+    requests = []
+
+    def ask(request):
+        requests.append(request)
+        return ReadText(text=stated(FACT, ("Chad", "head_of_government", "Mallory")))
+
+    local(world, ask)
+    world.poll()
+    assert (world.read(), world.facts()) == (1, [FACT])
+    assert requests[0].sentences == ("News 0", PROSE)
+    assert requests[0].relations == tuple(world.config.relations)
+    assert world.log.lines[-1][2]["dropped"] == {"read.not_in_text": 1}
+    (row,) = world.store.rows("SELECT extractor FROM fact")
+    assert row["extractor"] == "reader-local/1:a-model"
+
+
+@pytest.mark.parametrize(
+    ("code", "attempts"),
+    [
+        ("worker.died", [1]),
+        ("worker.timeout", [1]),
+        ("worker.failed", [1]),
+        ("worker.stopped", [0]),
+    ],
+)
+def test_a_worker_that_breaks_over_a_text_costs_an_attempt_and_a_shutdown_none(
+    world, code, attempts
+):
+    def ask(request):
+        raise WorkerError(code, "it is gone")
+
+    local(world, ask)
+    world.poll()
+    world.read()
+    assert (world.unread(), world.facts()) == (attempts, [])
+
+
+def test_a_local_model_that_cannot_be_used_costs_no_attempt(world):
+    local(
+        world, lambda request: ReadText(code="reader.unusable", message="no model", hint="get one")
+    )
+    world.poll()
+    assert (world.read(), world.unread()) == (0, [0])
+    assert world.log.lines[-1][2]["error"] == "reader.unusable: no model"
+
+
+def test_status_counts_what_waits_but_for_sources_that_were_removed(world):
+    world.poll()
+    assert status_of(world.state, world.store).unread == 1
+    with world.store.write():
+        world.store.connection.execute("UPDATE source SET state = 'removed'")
+    assert status_of(world.state, world.store).unread == 0
 
 
 def test_an_entry_that_keeps_changing_is_quarantined_here_too(world, server):
