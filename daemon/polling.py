@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from daemon import flapping, quotas, schedule
+from daemon import quotas, schedule
 from daemon.config import Config
+from daemon.keeping import Stored, keep
 from daemon.quotas import Dropped
+from daemon.reading import is_for_reader, mark
 from daemon.schedule import Move
-from daemon.store import Store, facts, timestamp
+from daemon.store import Store, timestamp
 from ingest import (
     Entry,
     Extractor,
@@ -139,7 +141,7 @@ def poll(store: Store, source: Source, config: Config, extract: Extractor, now: 
         _note_failure(store, source, config, error, now)
         return Polled(source.name, error=str(error))
     with store.write():
-        entries, new = _store_items(store, source, found.items, now)
+        entries, new = _store_items(store, source, config, found.items, now)
         dropped = quotas.enforce(store, source.id, new, config, now) if new else ()
         for letter in found.dead:
             row = {"source_id": source.id, "received_at": timestamp(now)}
@@ -193,10 +195,10 @@ def fetch(
 
 
 def _store_items(
-    store: Store, source: Source, items: tuple[Item, ...], now: datetime
+    store: Store, source: Source, config: Config, items: tuple[Item, ...], now: datetime
 ) -> tuple[int, list[int]]:
     """Store entries not seen before and the facts in them; return how many, and which facts."""
-    entries, new = 0, []
+    entries, new = 0, list[int]()
     for item in items:
         entry = item.entry
         published = timestamp(entry.published) if entry.published else None
@@ -214,16 +216,10 @@ def _store_items(
             continue
         entry_id = store.insert("entry", row)
         entries += 1
-        # A source's own date orders facts only where the operator trusts the source.
-        dated = entry.published if source.tier == "trusted" else None
-        doubt = flapping.reason(store, source.id, entry.key, now)
-        for candidate in item.candidates:
-            asserted = dated or now
-            number = facts.insert(store, candidate, entry_id, source.tier, asserted, now, source.id)
-            # One that is held is no news, however often its entry changes: triage sees to it.
-            if doubt and not facts.held_before(store, number):
-                store.transition("fact", number, "quarantine", now, doubt)
-            new.append(number)
+        stored = Stored(entry_id, entry.key, source.id, source.tier, entry.published, now)
+        new += keep(store, stored, item.candidates, now)
+        if is_for_reader(item, config):
+            mark(store, entry_id, item, now)
     return entries, new
 
 

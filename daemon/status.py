@@ -19,6 +19,11 @@ from ingest import redact
 FAILING_FROM = 3
 #: states of facts that are on their way into a release
 WAITING = ("received", "pending", "conflicting", "quarantined", "approved")
+#: marked entries; those of removed sources are never read
+UNREAD = (
+    "SELECT count(*) AS n FROM unread JOIN entry ON entry.id = entry_id"
+    " JOIN source ON source.id = source_id WHERE source.state != 'removed'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class Status:
     holds: Mapping[str, str]  #: reason by kind of work
     dead_letters: int
     dropped: tuple[Dropped, ...]  #: facts over a quota in the last 24 hours, by source and quota
+    unread: int  #: entries that a language model is still to read
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -88,6 +94,7 @@ def read(state: State, store: Store, now: datetime) -> Status:
         holds=releases.holds(store),
         dead_letters=_count(store, "SELECT count(*) AS n FROM dead_letter"),
         dropped=quotas.since(store, now - quotas.DAY),
+        unread=_count(store, UNREAD),
     )
 
 

@@ -44,6 +44,7 @@ def document(status: Status, now: datetime) -> dict[str, object]:
         "dropped_last_24_hours": [
             {"source": one.source, "quota": one.quota, "facts": one.facts} for one in status.dropped
         ],
+        "unread": status.unread,
     }
 
 
@@ -100,6 +101,8 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
     for kind, reason in status.holds.items():
         yield "hold", f"{kind}: {reason}"
     yield "dead letters", status.dead_letters
+    if status.unread:
+        yield "unread", f"{status.unread} entries wait for the reader"
 
 
 def _memory_line(shards: tuple[Shard, ...]) -> str:

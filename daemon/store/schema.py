@@ -266,6 +266,17 @@ CREATE INDEX dropped_by_source ON dropped(source_id, at);
 CREATE INDEX dropped_by_time ON dropped(at);
 """
 
+#: entries whose text a language model is still to read
+M007_READING = """
+CREATE TABLE unread (
+    entry_id INTEGER PRIMARY KEY REFERENCES entry(id),
+    text TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX unread_by_time ON unread(next_at);
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
 MIGRATIONS: tuple[str, ...] = (
     M001_CREATE,
@@ -274,4 +285,5 @@ MIGRATIONS: tuple[str, ...] = (
     M004_EMBEDDED_TEXTS,
     M005_FETCHING,
     M006_QUOTAS,
+    M007_READING,
 )

@@ -238,12 +238,8 @@ def test_testing_a_feed_in_a_file_shows_its_facts_and_what_found_them(
         ("Chad", "franc", "payload/1"),
     ]
     assert dump(state) == before
-    assert wised(state, "source", "test", name).rows[2][:4] == [
-        "Chad",
-        "currency",
-        "franc",
-        "payload/1",
-    ]
+    shown = wised(state, "source", "test", name).rows[2]
+    assert (*shown[:3], shown[-1]) == ("Chad", "currency", "franc", "payload/1")
 
 
 def test_testing_an_error_page_in_a_file_says_what_it_is(state, tmp_path):
