@@ -1,6 +1,6 @@
 """Pure decisions: trust, approval, conflicts, the gate, compaction, retention. No I/O, no clock."""
 
-from policies.approval import Decision, State, decide, risks
+from policies.approval import Decision, State, decide, passes_for, risks
 from policies.compaction import ShardView, due
 from policies.conflict import BELIEVED, STANDING, Outcome, Resolution, Standing, resolve
 from policies.gate import (
@@ -41,6 +41,7 @@ __all__ = [
     "failing_facts",
     "interval",
     "judge",
+    "passes_for",
     "prunable",
     "resolve",
     "risks",
