@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from ingest.extract import Extractor
     from ingest.fetch import Limits, Response
     from ingest.index import Index
+    from ingest.names import Names
     from ingest.objects import same_object
+    from ingest.phrasing import fill
     from ingest.poll import poll_feed, poll_log
-    from ingest.text import clean, fact_key, fold, slot_key
+    from ingest.text import clean, fact_key, fold, name_key, slot_key
     from ingest.types import (
         ASKED,
         Candidate,
@@ -47,6 +49,7 @@ __all__ = [
     "Limits",
     "LogError",
     "LogPosition",
+    "Names",
     "Poll",
     "Relation",
     "Response",
@@ -55,8 +58,10 @@ __all__ = [
     "Wordings",
     "clean",
     "fact_key",
+    "fill",
     "fold",
     "judge",
+    "name_key",
     "poll_feed",
     "poll_log",
     "redact",
@@ -71,9 +76,11 @@ _MODULES = {
     "extract": ("Extractor",),
     "fetch": ("Limits", "Response"),
     "index": ("Index",),
+    "names": ("Names",),
     "objects": ("same_object",),
+    "phrasing": ("fill",),
     "poll": ("poll_feed", "poll_log"),
-    "text": ("clean", "fact_key", "fold", "slot_key"),
+    "text": ("clean", "fact_key", "fold", "name_key", "slot_key"),
     "types": (
         "ASKED",
         "Candidate",

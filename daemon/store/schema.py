@@ -188,5 +188,19 @@ ALTER TABLE embedding ADD COLUMN text_key TEXT;
 CREATE INDEX embedding_by_text ON embedding(text_key);
 """
 
+#: what the keys of facts are made with; no row: nothing that is known
+M008_NAMES = """
+CREATE TABLE keying (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    made_with TEXT NOT NULL
+) STRICT;
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
-MIGRATIONS: tuple[str, ...] = (M001_CREATE, M002_LEDGER, M003_LOG_FORMATS, M004_EMBEDDED_TEXTS)
+MIGRATIONS: tuple[str, ...] = (
+    M001_CREATE,
+    M002_LEDGER,
+    M003_LOG_FORMATS,
+    M004_EMBEDDED_TEXTS,
+    M008_NAMES,
+)
