@@ -266,21 +266,22 @@ def _text(
 class _Told:
     """The names under which sources have spoken of each slot.
 
-    Only these are asked: a name that no source uses would take room and blur the router's keys
-    for nothing.
+    Only these are asked, as the table spells them: a name that no source uses would take room
+    and blur the router's keys for nothing.
     """
 
     def __init__(self, store: Store, names: Names, last: int) -> None:
         self._names = names
-        self._under: dict[str, dict[str, str]] = {}  #: by slot: the names as written, by their keys
+        self._under: dict[str, set[str]] = {}  #: by slot: the keys of the names
         slots = facts.slots(store, last)
         several = {name for name in {subject for subject, _ in slots} if names.others(name)}
         for subject, relation in slots:
             if subject in several:
-                under = self._under.setdefault(names.slot_key(subject, relation), {})
-                under.setdefault(name_key(subject), subject)
+                slot = names.slot_key(subject, relation)
+                self._under.setdefault(slot, set()).add(name_key(subject))
 
     def others(self, fact: Fact) -> tuple[str, ...]:
-        """Return the names of a fact's slot other than its own, in the order of their keys."""
-        under = self._under.get(self._names.slot_key(fact.subject, fact.relation), {})
-        return tuple(under[key] for key in sorted(under) if key != name_key(fact.subject))
+        """Return the names of a fact's slot other than its own, in the table's order."""
+        under = self._under.get(self._names.slot_key(fact.subject, fact.relation), ())
+        others = self._names.others(fact.subject) if under else ()
+        return tuple(name for name in others if name_key(name) in under)

@@ -67,8 +67,8 @@ class Status:
         if self.newest.state == "refused":
             found.append(f"release {self.newest.number} was refused: {self.newest.reason}")
         found += [_dispute(one) for one in self.disputes[:DISPUTES_TOLD]]
-        if more := len(self.disputes) - DISPUTES_TOLD:
-            found += [f"{more} more slots have several facts"] if more > 0 else []
+        if (more := len(self.disputes) - DISPUTES_TOLD) > 0:
+            found.append(f"{more} more slots have several answers")
         return tuple(found)
 
 

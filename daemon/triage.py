@@ -123,7 +123,9 @@ def _passes_for(fact: Fact, held: Fact) -> str | None:
     Another name of the subject is none: that the operator has listed it is word enough.
     """
     is_alike = name_key(fact.subject) == name_key(held.subject)
-    return passes_for(fact.subject, held.subject) if is_alike else None
+    if not is_alike:
+        return None
+    return passes_for(fact.subject, held.subject, is_believed=held.state in BELIEVED)
 
 
 def _overtakes(later: Fact, earlier: Fact) -> bool:

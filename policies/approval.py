@@ -56,14 +56,15 @@ def _mixed(text: str) -> str | None:
     return None
 
 
-def passes_for(subject: str, held: str) -> str | None:
+def passes_for(subject: str, held: str, *, is_believed: bool) -> str | None:
     """Return why a subject is suspect that reads like a held one; None when it is not.
 
     For two that are one name but for look-alike letters, accents and case: those of honest
-    sources are of one script.
+    sources are of one script. A held one that nobody has believed must not hold up the Latin one
+    that it may be a disguise of.
     """
     new, old = _scripts(subject), _scripts(held)
-    if not new or new == old:
+    if not new or new == old or (new == {"LATIN"} and not is_believed):
         return None
     scripts = " and ".join(sorted(new)).lower()
     return f"the subject reads like {held!r}, but is written in {scripts} letters"

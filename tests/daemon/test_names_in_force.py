@@ -137,6 +137,15 @@ def test_a_look_alike_of_a_held_subject_waits_for_a_person(state: State, store: 
     )
 
 
+def test_a_disguise_that_came_first_does_not_hold_up_the_real_one(
+    state: State, store: Store
+) -> None:
+    fake = add_fact(store, "\u0421\u043e\u0441\u043e\u0455", "Eve", "received", tier="untrusted")
+    assert sort_out(state, store) == {fake: "pending"}
+    real = add_fact(store, "Cocos", "Ada", "received", at=LATER)
+    assert sort_out(state, store) == {fake: "superseded", real: "approved"}
+
+
 def test_a_listed_name_in_another_script_is_no_look_alike(tmp_path: Path) -> None:
     moscow = "\u041c\u043e\u0441\u043a\u0432\u0430"
     state = init(tmp_path / "moscow", START, settings({"Moscow": (moscow,)}))

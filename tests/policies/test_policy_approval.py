@@ -77,10 +77,11 @@ def test_all_reasons_are_given_at_once():
 
 def test_a_subject_that_reads_like_a_held_one_is_told_by_its_script():
     fake = "\u0421\u043e\u0441\u043e\u0455"
-    assert passes_for(fake, "Cocos") == (
+    assert passes_for(fake, "Cocos", is_believed=False) == (
         "the subject reads like 'Cocos', but is written in cyrillic letters"
     )
-    assert passes_for("Cocos", fake) is not None, "whichever came first"
+    assert passes_for("Cocos", fake, is_believed=True) is not None, "whichever came first"
+    assert passes_for("Cocos", fake, is_believed=False) is None
 
 
 @pytest.mark.parametrize(
@@ -88,4 +89,4 @@ def test_a_subject_that_reads_like_a_held_one_is_told_by_its_script():
     [("Cocos", "COCOS"), ("Cote d'Ivoire", "C\u00f4te d\u2019Ivoire"), ("\uff23\uff48ad", "Chad")],
 )
 def test_another_spelling_in_the_same_script_is_no_suspicion(one, other):
-    assert passes_for(one, other) is None
+    assert passes_for(one, other, is_believed=True) is None
