@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from daemon.errors import UsageError
+from ingest import Names
 
 ROOT = Path(__file__).resolve().parent
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -224,7 +225,14 @@ class Config(_Section):
     gate: Gate = Gate()
     wise: Wise = Wise()
     daemon: Daemon = Daemon()
+    subjects: dict[str, tuple[str, ...]] = {}  #: other names of a subject, by the one it goes under
     relations: dict[str, Relation] = {}
+
+    @field_validator("subjects")
+    @classmethod
+    def _names_mean_one_subject(cls, value: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+        Names(value)
+        return value
 
     @field_validator("relations")
     @classmethod

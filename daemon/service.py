@@ -23,7 +23,7 @@ from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded, Read, R
 from daemon.polling import Polled
 from daemon.reading import Reads
 from daemon.state import State
-from daemon.store import Store
+from daemon.store import Store, keys
 from daemon.triage import Triage
 
 STAGES = frozenset({"ingest", "edit"})
@@ -52,6 +52,8 @@ class Service:
         """Undo what the last end left half done."""
         for line in releases.reconcile(self.state, self.store, now()):
             self.log.warning("state.reconciled", what=line)
+        if found := keys.renew(self.store, self.config.subjects, now()):
+            self.log.info("facts.rekeyed", facts=found.facts, disputed_slots=found.disputed)
         number = releases.promoted(self.store).number
         self.log.info("daemon.ready", release=number)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,12 +11,14 @@ from daemon import quotas, releases, schedule
 from daemon.quotas import Dropped
 from daemon.releases import Release
 from daemon.state import State
-from daemon.store import Store, facts, shards
+from daemon.store import Store, facts, keys, shards
+from daemon.store.facts import Fact
 from daemon.store.shards import Shard
-from ingest import redact
+from ingest import Names, redact, same_object
 
 #: failed polls in a row from which a source counts as unhealthy; one or two are weather
 FAILING_FROM = 3
+DISPUTES_TOLD = 5  #: slots with several answers that a problem line each is given to
 #: states of facts that are on their way into a release
 WAITING = ("received", "pending", "conflicting", "quarantined", "approved")
 #: marked entries; those of removed sources are never read
@@ -61,6 +63,7 @@ class Status:
     dead_letters: int
     dropped: tuple[Dropped, ...]  #: facts over a quota in the last 24 hours, by source and quota
     unread: int  #: entries that a language model is still to read
+    disputes: tuple[tuple[Fact, ...], ...]  #: promoted facts of one slot that say different things
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -74,7 +77,15 @@ class Status:
         found += [f"{kind} is on hold: {reason}" for kind, reason in self.holds.items()]
         if self.newest.state == "refused":
             found.append(f"release {self.newest.number} was refused: {self.newest.reason}")
+        found += [_dispute(one) for one in self.disputes[:DISPUTES_TOLD]]
+        if (more := len(self.disputes) - DISPUTES_TOLD) > 0:
+            found.append(f"{more} more slots have several answers")
         return tuple(found)
+
+
+def _dispute(one: tuple[Fact, ...]) -> str:
+    said = ", ".join(f"fact {f.id} ({f.subject}) {f.object!r}" for f in one)
+    return f"one slot, several answers: {said}; wised fact retract ID takes back what is wrong"
 
 
 def read(state: State, store: Store, now: datetime) -> Status:
@@ -95,7 +106,21 @@ def read(state: State, store: Store, now: datetime) -> Status:
         dead_letters=_count(store, "SELECT count(*) AS n FROM dead_letter"),
         dropped=quotas.since(store, now - quotas.DAY),
         unread=_count(store, UNREAD),
+        disputes=tuple(_disputes(store)),
     )
+
+
+def _disputes(store: Store) -> Iterator[tuple[Fact, ...]]:
+    """Yield the promoted facts that share a slot, since names became one, and disagree."""
+    names = keys.names(store)
+    for ids in keys.disputed(store):
+        one = tuple(facts.get(store, number) for number in ids)
+        if not all(_agree(names, one[0], other) for other in one[1:]):
+            yield one
+
+
+def _agree(names: Names, one: Fact, other: Fact) -> bool:
+    return same_object(names.said(one.subject, one.object), names.said(one.subject, other.object))
 
 
 def _count(store: Store, sql: str, release: Release | None = None) -> int:

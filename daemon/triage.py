@@ -15,10 +15,10 @@ from daemon.config import Config
 from daemon.errors import Conflict
 from daemon.messages import Answers, Ask
 from daemon.neighbours import EmbedTexts, Neighbours
-from daemon.store import Store, facts
+from daemon.store import Store, facts, keys
 from daemon.store.facts import CLAIMS_SLOT, HELD, Fact
-from ingest import Claim, Verdict, Wordings, is_read, judge
-from policies import BELIEVED, Decision, Outcome, Standing, Tier, decide, resolve
+from ingest import Claim, Verdict, Wordings, is_read, judge, name_key
+from policies import BELIEVED, Decision, Outcome, Standing, Tier, decide, passes_for, resolve
 
 #: asks the worker to answer prompts
 AskPrompts = Callable[[Ask], Answers]
@@ -104,7 +104,8 @@ class Triage:
         return _beside(self._config, fact, rivals)
 
     def _judge(self, new: Fact, held: Fact) -> Verdict:
-        return judge(_claim(new), _claim(held), self._wordings)
+        known = keys.names(self._store)
+        return judge(_claim(new), _claim(held), self._wordings, known)
 
 
 def _claim(fact: Fact) -> Claim:
@@ -115,6 +116,8 @@ def _beside(config: Config, fact: Fact, rivals: Sequence[Fact]) -> Finding:
     """Return what becomes of a new answer, given those that its slot has."""
     supersedes = []
     for held in rivals:
+        if why := _passes_for(fact, held):
+            return Finding("quarantine", f"{why} (fact {held.id})")
         outcome = resolve(_standing(config, fact), _standing(config, held))
         if outcome.outcome is Outcome.STALE:
             return Finding("supersede", f"fact {held.id} is newer: {outcome.reason}")
@@ -122,6 +125,17 @@ def _beside(config: Config, fact: Fact, rivals: Sequence[Fact]) -> Finding:
             return Finding("conflict", f"fact {held.id} says {held.object!r}: {outcome.reason}")
         supersedes.append(held.id)
     return _by_policy(config, fact, tuple(supersedes))
+
+
+def _passes_for(fact: Fact, held: Fact) -> str | None:
+    """Return why a fact is suspect whose subject is a rival's in other letters.
+
+    Another name of the subject is none: that the operator has listed it is word enough.
+    """
+    is_alike = name_key(fact.subject) == name_key(held.subject)
+    if not is_alike:
+        return None
+    return passes_for(fact.subject, held.subject, is_believed=held.state in BELIEVED)
 
 
 def _overtakes(later: Fact, earlier: Fact) -> bool:

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from ingest.extract import Extractor
     from ingest.fetch import Limits, Response
     from ingest.index import Index
+    from ingest.names import Names
     from ingest.objects import same_object
+    from ingest.phrasing import fill
     from ingest.poll import poll_document, poll_feed, poll_log
     from ingest.reading import Passage, Reader, Reading, is_read, passage, read
-    from ingest.text import clean, fact_key, fold, slot_key
+    from ingest.text import clean, fact_key, fold, name_key, slot_key
     from ingest.types import (
         ASKED,
         Candidate,
@@ -48,6 +50,7 @@ __all__ = [
     "Limits",
     "LogError",
     "LogPosition",
+    "Names",
     "Passage",
     "Poll",
     "Reader",
@@ -60,9 +63,11 @@ __all__ = [
     "Wordings",
     "clean",
     "fact_key",
+    "fill",
     "fold",
     "is_read",
     "judge",
+    "name_key",
     "passage",
     "poll_document",
     "poll_feed",
@@ -80,10 +85,12 @@ _MODULES = {
     "extract": ("Extractor",),
     "fetch": ("Limits", "Response"),
     "index": ("Index",),
+    "names": ("Names",),
     "objects": ("same_object",),
+    "phrasing": ("fill",),
     "poll": ("poll_document", "poll_feed", "poll_log"),
     "reading": ("Passage", "Reader", "Reading", "is_read", "passage", "read"),
-    "text": ("clean", "fact_key", "fold", "slot_key"),
+    "text": ("clean", "fact_key", "fold", "name_key", "slot_key"),
     "types": (
         "ASKED",
         "Candidate",

@@ -277,6 +277,14 @@ CREATE TABLE unread (
 CREATE INDEX unread_by_time ON unread(next_at);
 """
 
+#: what the keys of facts are made with; no row: nothing that is known
+M008_NAMES = """
+CREATE TABLE keying (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    made_with TEXT NOT NULL
+) STRICT;
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
 MIGRATIONS: tuple[str, ...] = (
     M001_CREATE,
@@ -286,4 +294,5 @@ MIGRATIONS: tuple[str, ...] = (
     M005_FETCHING,
     M006_QUOTAS,
     M007_READING,
+    M008_NAMES,
 )
