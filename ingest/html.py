@@ -14,9 +14,21 @@ _BLOCKS = frozenset(_BLOCK_NAMES.split())
 _SILENT = frozenset({"script", "style", "template", "noscript"})
 
 
-class _Lines(HTMLParser):
+class _Parser(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
+
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """Pass over ``<![...>``; the library's own raises for a name that it does not know."""
+        try:
+            return super().parse_marked_section(i, report)
+        except AssertionError:  # to HTML it is a comment that ends at the first >
+            return self.rawdata.find(">", i) + 1 or -1
+
+
+class _Lines(_Parser):
+    def __init__(self) -> None:
+        super().__init__()
         self.parts: list[str] = []
         self._silent: str | None = None
 
@@ -46,9 +58,9 @@ def to_text(markup: str) -> str:
     return "".join(lines.parts)
 
 
-class _Scripts(HTMLParser):
+class _Scripts(_Parser):
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
+        super().__init__()
         self.found: list[str] = []
         self._is_inside = False
 

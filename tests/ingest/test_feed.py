@@ -59,3 +59,10 @@ def test_relative_links_are_resolved_against_the_base():
         atom('<id>1</id><link href="/x"/>'), "application/xml", NOW, base="http://a.org/feed"
     )
     assert parsed.entries[0].link == "http://a.org/x"
+
+
+def test_a_marked_section_that_html_does_not_know_stops_no_entry():
+    items = ("&lt;![x[y]]&gt;b", "a&lt;![ x&gt;b", "a&lt;![if x]&gt;b", "&lt;![x")
+    feeds = [f"<guid>{n}</guid><description>a{item}</description>" for n, item in enumerate(items)]
+    found = [entry.text for entry in feed.parse(rss(*feeds), None, NOW).entries]
+    assert found == ["ab", "aab", "aab", "a<![x"]
