@@ -1,0 +1,26 @@
+"""Each target fuzzed for a moment; `make fuzz` does it for ten minutes."""
+
+import campaign
+import pytest
+
+pytest.importorskip("atheris", reason="atheris has wheels for Linux only, and not for each Python")
+
+#: of 30 in all
+_SECONDS = 7
+#: a machine under load may stand still for longer than an input may take
+_PATIENCE = 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", campaign.TARGETS)
+def test_a_moment_of_fuzzing_breaks_no_promise(target, tmp_path):
+    outcome = campaign.run(target, _SECONDS, tmp_path, seed=1, patience=_PATIENCE)
+    assert outcome.crashes == ()
+    assert outcome.executions > 50
+    # It sees what the code does: without that it would be no more than random bytes.
+    assert outcome.coverage > 100
+
+
+def test_every_target_has_its_share_of_a_campaign():
+    targets = {path.stem.removeprefix("fuzz_") for path in campaign._HERE.glob("fuzz_*.py")}
+    assert targets == set(campaign.TARGETS)
