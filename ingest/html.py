@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import unescape
 from html.parser import HTMLParser
 
 #: elements after which a new line begins
@@ -12,18 +13,33 @@ _BLOCK_NAMES = """
 _BLOCKS = frozenset(_BLOCK_NAMES.split())
 #: elements whose content is not text
 _SILENT = frozenset({"script", "style", "template", "noscript"})
+#: tags in a row whose end an unclosed quote hides; there are two kinds of quotes
+_MAX_UNFINISHED = 8
 
 
 class _Parser(HTMLParser):
+    """The library's, with an end that costs no more than its length: its own is quadratic."""
+
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
 
     def parse_marked_section(self, i: int, report: bool = True) -> int:
-        """Pass over ``<![...>``; the library's own raises for a name that it does not know."""
-        try:
-            return super().parse_marked_section(i, report)
-        except AssertionError:  # to HTML it is a comment that ends at the first >
-            return self.rawdata.find(">", i) + 1 or -1
+        """Pass over ``<![...>``, to HTML a comment; the library's own raises for unknown names."""
+        return self.rawdata.find(">", i) + 1 or -1
+
+    def close(self) -> None:
+        """Take a tag that never ends for text; a comment or a script that never ends is none."""
+        for _ in range(_MAX_UNFINISHED):
+            rest, self.rawdata = self.rawdata, ""
+            if rest.startswith("<!--") or self.cdata_elem is not None:
+                return
+            end = rest.find(">") + 1 if rest.startswith("<") else 0
+            self.handle_data(unescape(rest[:end] if end else rest))
+            if not end:
+                return
+            # A quote that is not closed hid the tag's end.
+            self.feed(rest[end:])
+        self.handle_data(unescape(self.rawdata))
 
 
 class _Lines(_Parser):

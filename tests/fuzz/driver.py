@@ -39,13 +39,7 @@ def main():
     target, notes, *options = sys.argv[1:]
     with atheris.instrument_imports(include=_WATCHED):
         check = importlib.import_module(f"fuzz_{target}").check
-    more = {}
-    if target == "rows":
-        import mutate_rows
-
-        # Looked up late: the function is another once the fuzzer runs.
-        more["custom_mutator"] = mutate_rows.mutator(lambda *given: atheris.Mutate(*given))
-    atheris.Setup([sys.argv[0], *options], _noting_the_slowest(check, Path(notes)), **more)
+    atheris.Setup([sys.argv[0], *options], _noting_the_slowest(check, Path(notes)))
     atheris.Fuzz()
 
 

@@ -5,6 +5,7 @@ An input is a history, a step a byte; the low half names the step, the high half
 
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from unittest import mock
@@ -77,15 +78,23 @@ class _World:
         """Rename the log to a number, and the older ones up; the new one comes with its rows."""
         if not self.path.exists():
             return
-        for older in range(self.rotations, 0, -1):
-            os.rename(self._numbered(older), self._numbered(older + 1))
+        self._make_room()
         os.rename(self.path, self._numbered(1))
-        self.rotations += 1
-        self.is_broken = False
-        if self.position is None:
-            self.due.clear()  # what was rotated before the first read is history
         if number % 2:
             self.path.touch()
+
+    def copy_and_cut(self, _number):
+        """Copy the log to a number and truncate it, as logrotate's copytruncate does."""
+        if not self.path.exists():
+            return
+        if self._is_at(self.path) and self.position is not None:
+            read = self.path.read_bytes()[: self.position.offset]
+            # Rows are told apart by their numbers; what has none can be written again as it was,
+            # and then nothing shows that the log is another.
+            self.is_rewritten |= b"Question" not in read
+        self._make_room()
+        shutil.copy(self.path, self._numbered(1))
+        os.truncate(self.path, 0)
 
     def write_late(self, number):
         """Write a row to the file that the log was rotated to, while nothing follows it."""
@@ -98,7 +107,7 @@ class _World:
                 self.written += 1
 
     def cut(self, number):
-        """Truncate the log to a part of its size, to nothing as copytruncate does."""
+        """Truncate the log to a part of its size."""
         if self.path.exists():
             os.truncate(self.path, self._size() * (number % 4) // 4)
             self._rewritten()
@@ -153,6 +162,15 @@ class _World:
                 continue
         return found
 
+    def _make_room(self):
+        """Rename the older files up, for the log to become the first of them."""
+        for older in range(self.rotations, 0, -1):
+            os.rename(self._numbered(older), self._numbered(older + 1))
+        self.rotations += 1
+        self.is_broken = False
+        if self.position is None:
+            self.due.clear()  # what was rotated before the first read is history
+
     def _numbered(self, number):
         return self.path.with_name(f"{self.path.name}.{number}")
 
@@ -194,7 +212,7 @@ _STEPS = (
     _World.read,
     _World.row,
     _World.read,
-    _World.rotate,
+    _World.copy_and_cut,
     _World.row,
     _World.read,
     _World.row,
