@@ -14,12 +14,14 @@ from types import FrameType
 from typing import Any
 
 from daemon import log as status_log
-from daemon import polling, progress, releases
+from daemon import polling, progress, readers, releases
 from daemon.child import Worker, WorkerError
 from daemon.config import Config
 from daemon.cycle import Done, cycle
 from daemon.errors import WisedError
-from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded
+from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded, Read, ReadText
+from daemon.polling import Polled
+from daemon.reading import Reads
 from daemon.state import State
 from daemon.store import Store
 from daemon.triage import Triage
@@ -42,6 +44,8 @@ class Service:
         self.stop = threading.Event()
         self._worker = Worker(state.config_file, state.logs / "worker.log", self.stop)
         self._extract = polling.extractor(config)
+        reader = readers.configured(config, self._read, self.stop)
+        self._reads = Reads(store, config, reader, self._extract, log)
         self._triage = Triage(store, config, self._embed, self._ask)
 
     def start(self) -> None:
@@ -52,20 +56,34 @@ class Service:
         self.log.info("daemon.ready", release=number)
 
     def poll_due(self) -> int:
-        """Poll every due source once; return how many were polled."""
+        """Poll every due source once; return how many were, without logs that wait for room."""
         if "ingest" in releases.holds(self.store):
             return 0
-        sources = polling.due(self.store, now())
-        for source in sources:
+        polled = 0
+        for source in polling.due_in_turn(self.store, now):
             if self.stop.is_set():
                 break
             found = polling.poll(self.store, source, self.config, self._extract, now())
-            fields = {"source": found.source, "entries": found.entries, "facts": found.facts}
-            if found.error:
-                self.log.warning("source.failed", source=found.source, error=found.error)
-            else:
-                self.log.info("source.polled", **fields, dead=found.dead, unchanged=found.unchanged)
-        return len(sources)
+            self._report_poll(found)
+            polled += not found.waits
+        return polled
+
+    def _report_poll(self, found: Polled) -> None:
+        fields = {"source": found.source, "entries": found.entries, "facts": found.facts}
+        if found.error:
+            self.log.warning("source.failed", source=found.source, error=found.error)
+        elif found.quota:
+            self.log.warning("source.waits", source=found.source, quota=found.quota)
+        elif not found.waits:
+            self.log.info("source.polled", **fields, dead=found.dead, unchanged=found.unchanged)
+        for one in found.dropped:
+            self.log.warning("facts.dropped", source=one.source, quota=one.quota, facts=one.facts)
+
+    def read_due(self) -> int:
+        """Let the reader read entries that wait for it; return how many it got on with."""
+        if "ingest" in releases.holds(self.store):
+            return 0
+        return self._reads.run(now)
 
     def work(self) -> bool:
         """Triage what was received and run one cycle; True when there was something to do."""
@@ -97,6 +115,12 @@ class Service:
     def _ask(self, request: Ask) -> Answers:
         with progress.shown(self.log) as report:
             return self._worker.request(request, Answers, ASK_BUDGET_SECONDS, report)
+
+    def _read(self, request: Read) -> ReadText:
+        # The model watches its own time; the rest is for loading it.
+        budget = ASK_BUDGET_SECONDS + request.timeout_seconds
+        with progress.shown(self.log) as report:
+            return self._worker.request(request, ReadText, budget, report)
 
     def _build(self, request: Build) -> Built:
         self.log.info(
@@ -169,6 +193,8 @@ def _drain(service: Service, stages: frozenset[str]) -> None:
     busy = True
     while busy and not service.stop.is_set():
         busy = "ingest" in stages and service.poll_due() > 0
+        if "ingest" in stages and not service.stop.is_set():
+            busy = service.read_due() > 0 or busy
         if "edit" in stages and not service.stop.is_set():
             busy = service.work() or busy
 
@@ -180,10 +206,11 @@ def _serve(service: Service, stages: frozenset[str]) -> None:
     """
     from apscheduler.schedulers.background import BackgroundScheduler
 
-    due = {"ingest": threading.Event(), "edit": threading.Event()}
+    due = {"ingest": threading.Event(), "read": threading.Event(), "edit": threading.Event()}
     scheduler = BackgroundScheduler(timezone=UTC)
-    periods = {"ingest": TICK_SECONDS, "edit": service.config.daemon.cycle_interval_seconds}
-    for stage in sorted(stages):
+    cycle_seconds = service.config.daemon.cycle_interval_seconds
+    periods = {"ingest": TICK_SECONDS, "read": cycle_seconds, "edit": cycle_seconds}
+    for stage in sorted(stages | ({"read"} if "ingest" in stages else set())):
         due[stage].set()  # the first look is now
         scheduler.add_job(
             due[stage].set,
@@ -204,12 +231,13 @@ def _serve(service: Service, stages: frozenset[str]) -> None:
 
 def _step(service: Service, due: dict[str, threading.Event]) -> None:
     """Do what the scheduler flagged; a failure is logged and tried again at the next flag."""
-    for stage, act in (("ingest", service.poll_due), ("edit", service.work)):
+    acts = (("ingest", service.poll_due), ("read", service.read_due), ("edit", service.work))
+    for stage, act in acts:
         if not due[stage].is_set() or service.stop.is_set():
             continue
         due[stage].clear()
         try:
-            if act() and stage == "edit":
+            if act() and stage != "ingest":
                 due[stage].set()  # a backlog is worked off without waiting for the next flag
         except WisedError as error:
             if service.stop.is_set():

@@ -10,18 +10,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from daemon import quotas
 from daemon.config import Config
 from daemon.errors import Conflict
 from daemon.messages import Answers, Ask
 from daemon.neighbours import EmbedTexts, Neighbours
 from daemon.store import Store, facts
 from daemon.store.facts import CLAIMS_SLOT, HELD, Fact
-from ingest import Claim, Verdict, Wordings, judge
+from ingest import Claim, Verdict, Wordings, is_read, judge
 from policies import BELIEVED, Decision, Outcome, Standing, Tier, decide, resolve
 
 #: asks the worker to answer prompts
 AskPrompts = Callable[[Ask], Answers]
+#: states of facts that nobody has decided on
+WAITING = ("pending", "conflicting", "quarantined")
 CHUNK = 500  #: facts looked at in one go
+#: what comes before a decision on a fact that triage has not looked at, or not lately
+BEFORE_DECIDING = {"received": "wised run --once first", "dropped": "wised fact requeue first"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +75,21 @@ class Triage:
 
     def _examine(self, fact: Fact, answer: str) -> Finding:
         """Return what becomes of one fact, in the order: duplicate, known, conflict, policy."""
-        store = self._store
+        store, config = self._store, self._config
         slot = [f for f in facts.by_slot(store, fact.slot_key) if f.id < fact.id]
         overtaken = [f for f in slot if any(_overtakes(other, f) for other in slot)]
         alike = [f for f in facts.by_key(store, fact.fact_key) if f.id < fact.id]
-        if earlier := [f for f in alike if f.state in HELD and f not in overtaken]:
+        # What a pattern or a payload states is more than one more voice for a guess.
+        guesses = [f for f in (*alike, *slot) if _is_guess(config, f) and f.state in WAITING]
+        guesses = [] if _is_guess(config, fact) else guesses
+        if earlier := [
+            f for f in alike if f.state in HELD and f not in overtaken and f not in guesses
+        ]:
             return Finding("duplicate", f"says the same as fact {earlier[-1].id}", earlier[-1].id)
         rivals = [f for f in slot if f.state in CLAIMS_SLOT and f not in overtaken]
         near = [f for f in self._near.of(fact) if f not in overtaken]
         for held in [*rivals, *near]:
-            if self._judge(fact, held) is Verdict.SAME:
+            if held not in guesses and self._judge(fact, held) is Verdict.SAME:
                 reason = f"says the same as fact {held.id} in other words"
                 return Finding("duplicate", reason, held.id)
         for held in near:
@@ -105,7 +115,7 @@ def _beside(config: Config, fact: Fact, rivals: Sequence[Fact]) -> Finding:
     """Return what becomes of a new answer, given those that its slot has."""
     supersedes = []
     for held in rivals:
-        outcome = resolve(_standing(fact), _standing(held))
+        outcome = resolve(_standing(config, fact), _standing(config, held))
         if outcome.outcome is Outcome.STALE:
             return Finding("supersede", f"fact {held.id} is newer: {outcome.reason}")
         if outcome.outcome is Outcome.CONFLICTING:
@@ -124,8 +134,16 @@ def _overtakes(later: Fact, earlier: Fact) -> bool:
     return later.state in BELIEVED and later.fact_key != earlier.fact_key and is_later
 
 
-def _standing(fact: Fact) -> Standing:
-    return Standing(Tier(fact.tier), fact.asserted_at, fact.state)
+def _standing(config: Config, fact: Fact) -> Standing:
+    """Return what counts of a fact; a guess that nobody accepted counts as untrusted."""
+    is_open = _is_guess(config, fact) and fact.state not in BELIEVED
+    return Standing(Tier.UNTRUSTED if is_open else Tier(fact.tier), fact.asserted_at, fact.state)
+
+
+def _is_guess(config: Config, fact: Fact) -> bool:
+    """Tell whether a language model read a fact out of a text, and no rule accepts that."""
+    is_allowed = config.extraction.auto_approve and fact.tier == Tier.TRUSTED
+    return is_read(fact.extractor) and not is_allowed
 
 
 def _by_policy(config: Config, fact: Fact, supersedes: tuple[int, ...]) -> Finding:
@@ -134,6 +152,7 @@ def _by_policy(config: Config, fact: Fact, supersedes: tuple[int, ...]) -> Findi
         auto_approve=frozenset(Tier(t) for t in config.policies.auto_approve),
         subject=fact.subject,
         object=fact.object,
+        is_guess=_is_guess(config, fact),
     )
     event = {"approved": "approve", "pending": "hold", "quarantined": "quarantine"}[decision.state]
     # Only an approved fact makes others give way; a waiting one does when it is approved.
@@ -144,6 +163,7 @@ def _apply(store: Store, fact: Fact, found: Finding, now: datetime) -> None:
     store.transition("fact", fact.id, found.event, now, found.reason, same_as=found.same_as)
     if found.same_as is not None:
         facts.share_evidence(store, fact.id, found.same_as)
+        quotas.vouch(store, found.same_as, fact)
     for other in found.supersedes:
         supersede(store, facts.get(store, other), fact, now)
 
@@ -159,14 +179,20 @@ def supersede(store: Store, held: Fact, by: Fact, now: datetime) -> None:
     store.transition("fact", held.id, "supersede", now, f"fact {by.id} is newer")
 
 
+def must_be_looked_at(fact: Fact) -> None:
+    """Raise Conflict for a fact that triage is to look at before a person decides."""
+    if fact.state in BEFORE_DECIDING:
+        what = "was dropped" if fact.state == "dropped" else "was not looked at yet"
+        raise Conflict(f"fact {fact.id} {what}", hint=BEFORE_DECIDING[fact.state])
+
+
 def approve(store: Store, fact_id: int, reason: str, now: datetime) -> str:
     """Approve a fact by hand; older facts of its slot that wait give way to it."""
     with store.write():
         fact = facts.get(store, fact_id)
         if fact.state == "approved":
             return "already_approved"
-        if fact.state == "received":
-            raise Conflict(f"fact {fact_id} was not looked at yet", hint="wised run --once first")
+        must_be_looked_at(fact)
         event = "requeue" if fact.state == "verified" else "approve"
         state = store.transition("fact", fact_id, event, now, reason, attempts=0)
         for held in facts.by_slot(store, fact.slot_key):

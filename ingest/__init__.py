@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ingest.dedupe import Claim, Verdict, judge, sentence
-    from ingest.errors import FeedError, FetchError, IngestError, LogError, RowError
+    from ingest.errors import FeedError, FetchError, IngestError, LogError, ReaderError, RowError
     from ingest.extract import Extractor
     from ingest.fetch import Limits, Response
     from ingest.index import Index
     from ingest.objects import same_object
-    from ingest.poll import poll_feed, poll_log
+    from ingest.poll import poll_document, poll_feed, poll_log
+    from ingest.reading import Passage, Reader, Reading, is_read, passage, read
     from ingest.text import clean, fact_key, fold, slot_key
     from ingest.types import (
         ASKED,
@@ -47,7 +48,11 @@ __all__ = [
     "Limits",
     "LogError",
     "LogPosition",
+    "Passage",
     "Poll",
+    "Reader",
+    "ReaderError",
+    "Reading",
     "Relation",
     "Response",
     "RowError",
@@ -56,9 +61,13 @@ __all__ = [
     "clean",
     "fact_key",
     "fold",
+    "is_read",
     "judge",
+    "passage",
+    "poll_document",
     "poll_feed",
     "poll_log",
+    "read",
     "redact",
     "same_object",
     "sentence",
@@ -67,12 +76,13 @@ __all__ = [
 
 _MODULES = {
     "dedupe": ("Claim", "Verdict", "judge", "sentence"),
-    "errors": ("FeedError", "FetchError", "IngestError", "LogError", "RowError"),
+    "errors": ("FeedError", "FetchError", "IngestError", "LogError", "ReaderError", "RowError"),
     "extract": ("Extractor",),
     "fetch": ("Limits", "Response"),
     "index": ("Index",),
     "objects": ("same_object",),
-    "poll": ("poll_feed", "poll_log"),
+    "poll": ("poll_document", "poll_feed", "poll_log"),
+    "reading": ("Passage", "Reader", "Reading", "is_read", "passage", "read"),
     "text": ("clean", "fact_key", "fold", "slot_key"),
     "types": (
         "ASKED",

@@ -61,13 +61,24 @@ def risks(subject: str, object: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def decide(tier: Tier, *, auto_approve: frozenset[Tier], subject: str, object: str) -> Decision:
+def decide(
+    tier: Tier,
+    *,
+    auto_approve: frozenset[Tier],
+    subject: str,
+    object: str,
+    is_guess: bool = False,
+) -> Decision:
     """Decide on a new fact from its source's tier and its looks.
 
     A suspect fact is quarantined from any tier. `auto_approve` are the tiers approved by rule.
+    `is_guess`: a language model read it out of a text, and no rule approves that.
     """
     if found := risks(subject, object):
         return Decision(State.QUARANTINED, "; ".join(found))
+    if is_guess:
+        why = f"read out of a text of tier {tier} by a language model: waits for a person"
+        return Decision(State.PENDING, why)
     if tier in auto_approve:
         return Decision(State.APPROVED, f"approved by rule: tier {tier} is in auto_approve")
     return Decision(State.PENDING, f"tier {tier} waits for a person")

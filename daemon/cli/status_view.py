@@ -10,6 +10,7 @@ from daemon.cli.release_view import measure_line, measures
 from daemon.render import ago, times
 from daemon.status import SourceHealth, Status
 from daemon.store.shards import Shard
+from ingest.urls import host
 
 
 def document(status: Status, now: datetime) -> dict[str, object]:
@@ -40,6 +41,10 @@ def document(status: Status, now: datetime) -> dict[str, object]:
         "gate": _gate(status),
         "holds": dict(status.holds),
         "dead_letters": status.dead_letters,
+        "dropped_last_24_hours": [
+            {"source": one.source, "quota": one.quota, "facts": one.facts} for one in status.dropped
+        ],
+        "unread": status.unread,
     }
 
 
@@ -60,6 +65,7 @@ def _source(one: SourceHealth) -> dict[str, object]:
         "failures": one.failures,
         "last_error": one.last_error,
         "last_ok_at": times(one.last_ok_at),
+        "proposed_url": one.proposed_url,
     }
 
 
@@ -89,10 +95,14 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
         fact, state, since = status.oldest_waiting
         yield "oldest waiting", f"fact {fact}, {state}, received {ago(since, now)}"
     yield from _source_lines(status)
+    for one in status.dropped:
+        yield "dropped", f"{_facts(one.facts)} of {one.source} in 24 hours, over {one.quota}"
     yield from _gate_lines(status)
     for kind, reason in status.holds.items():
         yield "hold", f"{kind}: {reason}"
     yield "dead letters", status.dead_letters
+    if status.unread:
+        yield "unread", f"{status.unread} entries wait for the reader"
 
 
 def _memory_line(shards: tuple[Shard, ...]) -> str:
@@ -111,10 +121,23 @@ def _source_lines(status: Status) -> Iterator[tuple[str, object]]:
         if one.is_failing:
             trouble = f"{one.failures} times in a row: {one.last_error or 'no error noted'}"
             yield "  failing", f"{one.name}, {trouble}"
+    for one in status.sources:
+        if one.proposed_url is not None:
+            yield "  moved", f"{one.name}, {_moved(one, one.proposed_url)}"
+
+
+def _moved(one: SourceHealth, new: str) -> str:
+    old_host, new_host = host(one.location), host(new)
+    other = "" if old_host == new_host else f", another host ({new_host} instead of {old_host})"
+    return f"has moved for good to {new}{other}; to follow it: wised source set-url {one.name}"
 
 
 def _calm(one: SourceHealth) -> str:
     return "ok" if one.state == "active" else one.state
+
+
+def _facts(count: int) -> str:
+    return "1 fact" if count == 1 else f"{count} facts"
 
 
 def _gate_lines(status: Status) -> Iterator[tuple[str, object]]:

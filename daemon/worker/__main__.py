@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 from daemon import config as configuration
+from daemon.errors import UsageError
 from daemon.messages import (
     Answers,
     Ask,
@@ -22,6 +23,8 @@ from daemon.messages import (
     Envelope,
     Failed,
     Progress,
+    Read,
+    ReadText,
     Reply,
     ReplyLine,
     Said,
@@ -72,12 +75,21 @@ def _build(session: Session, request: Build) -> Built:
     return build(session, request)
 
 
+def _read_text(session: Session, request: Read) -> ReadText:
+    try:
+        return session.reader.read(request)
+    except UsageError as error:  # no text's fault: the reader is not one that can be used
+        return ReadText(code="reader.unusable", message=str(error), hint=error.hint)
+
+
 def _serve(session: Session, line: str) -> Reply:
     """Return the reply to one line; a failure is a reply too, so the worker lives on."""
     try:
         request = Envelope.model_validate_json(line).request
         if isinstance(request, Embed):
             return _embed(session, request)
+        if isinstance(request, Read):
+            return _read_text(session, request)
         return _ask(session, request) if isinstance(request, Ask) else _build(session, request)
     except Exception as error:  # the parent decides what it means; the process stays usable
         return Failed(
