@@ -66,7 +66,8 @@ def _id(item: dict[str, Any]) -> str:
     value = item.get("id")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return _string(item, "id")
-    return str(value) if math.isfinite(value) else ""
+    # An integer is finite, but may be too large for the question.
+    return str(value) if isinstance(value, int) or math.isfinite(value) else ""
 
 
 def _dates(item: dict[str, Any], *keys: str) -> tuple[datetime, ...]:
