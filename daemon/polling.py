@@ -10,6 +10,7 @@ from pathlib import Path
 
 from daemon import flapping
 from daemon.config import Config
+from daemon.faults import fault
 from daemon.store import Store, facts, timestamp
 from ingest import (
     Extractor,
@@ -107,6 +108,7 @@ def poll(store: Store, source: Source, config: Config, extract: Extractor, now: 
     except IngestError as error:
         _note_failure(store, source, config, error, now)
         return Polled(source.name, error=str(error))
+    fault("poll.fetched")
     with store.write():
         entries, kept = _store_items(store, source, found.items, now)
         for letter in found.dead:
@@ -116,6 +118,7 @@ def poll(store: Store, source: Source, config: Config, extract: Extractor, now: 
                 {**row, "raw": letter.raw[:MAX_RAW_CHARS]}, ignore=True
             )
         _note_success(store, source, config, found, now)
+    fault("poll.stored")
     return Polled(source.name, entries, kept, len(found.dead), found.not_modified, found.more)
 
 
