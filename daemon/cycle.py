@@ -18,6 +18,7 @@ from daemon import releases
 from daemon.child import WorkerError
 from daemon.config import Config
 from daemon.errors import Conflict, IntegrityError, Refused
+from daemon.faults import fault
 from daemon.messages import Build, Built
 from daemon.plan import Plan
 from daemon.publish import publish, workplace
@@ -52,6 +53,7 @@ def cycle(
         plan = plans.next_plan(store, config, clock())
     if plan is None:
         return None
+    fault("cycle.planned")
     folder = workplace(state.releases, plan.number)
     try:
         return _run(state, store, config, build, clock, plan, folder)
@@ -85,6 +87,7 @@ def _run(
             built = build(plans.request(store, config, plan, parent, folder))
         except WorkerError as error:
             return _failed(store, config, plan, error, clock())
+        fault("cycle.built")
         verdict = verdict_on(built, config)
         failing = failing_facts(results(built)) or blamed_facts(results(built), verdict)
         if not failing:
@@ -92,6 +95,7 @@ def _run(
         set_aside += len(failing)
         reasons = {one.fact_id: one.reason for one in failing}
         plan = _without(store, config, plan, built, reasons, clock())
+        fault("cycle.set_aside")
         if not plan.new and not plan.withdrawn:
             return _refuse(
                 store, config, plan, built, ("no fact could be written",), set_aside, clock()
@@ -106,6 +110,7 @@ def _run(
             return _refuse(store, config, plan, built, short, set_aside, clock())
         why = "; ".join(("it only forgets, and can't be worse than what it replaces", *short))
     _publish(state, store, config, plan, built, folder, why, clock())
+    fault("cycle.verified")
     return _promote(state, store, config, plan.number, set_aside, clock())
 
 
@@ -228,6 +233,7 @@ def _refuse(
         store.connection.execute(
             "UPDATE batch SET state = 'failed', error = ? WHERE id = ?", (why, plan.batch)
         )
+    fault("cycle.refused")
     return Done("refused", plan.number, tuple(reasons), 0, set_aside)
 
 

@@ -108,9 +108,14 @@ def _only_again(store: Store, config: Config, found: Sequence[Fact], now: dateti
 
 
 def _refusals(store: Store, parent: int) -> int:
-    """Return how many candidates that grew from ``parent`` were refused."""
+    """Return how many candidates that grew from ``parent`` were refused by the gate.
+
+    One that a crash cut short was not, nor was one that a person asked for.
+    """
     row = store.one(
-        "SELECT count(*) AS n FROM release WHERE state = 'refused' AND parent = ?", parent
+        "SELECT count(*) AS n FROM release WHERE state = 'refused' AND parent = ?"
+        " AND kind = 'update' AND reason != 'interrupted'",
+        parent,
     )
     assert row is not None, "count(*) has a row"
     return int(row["n"])

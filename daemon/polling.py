@@ -11,6 +11,7 @@ from pathlib import Path
 
 from daemon import quotas, schedule
 from daemon.config import Config
+from daemon.faults import fault
 from daemon.keeping import Stored, keep
 from daemon.quotas import Dropped
 from daemon.reading import is_for_reader, mark
@@ -140,6 +141,7 @@ def poll(store: Store, source: Source, config: Config, extract: Extractor, now: 
     except IngestError as error:
         _note_failure(store, source, config, error, now)
         return Polled(source.name, error=str(error))
+    fault("poll.fetched")
     with store.write():
         entries, new = _store_items(store, source, config, found.items, now)
         dropped = quotas.enforce(store, source.id, new, config, now) if new else ()
@@ -150,6 +152,7 @@ def poll(store: Store, source: Source, config: Config, extract: Extractor, now: 
                 {**row, "raw": letter.raw[:MAX_RAW_CHARS]}, ignore=True
             )
         _note_success(store, source, config, found, now)
+    fault("poll.stored")
     return Polled(
         source.name,
         entries,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from daemon import __version__
+from daemon.faults import fault
 from daemon.messages import Built, Measured
 from daemon.store import Store, facts, timestamp
 from daemon.store.facts import Fact
@@ -55,6 +56,7 @@ def publish(
     lines = (json.dumps(_line(store, f), sort_keys=True, ensure_ascii=False) for f in held)
     (folder / "facts.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
     (folder / "README.md").write_text(_card(number, parent, held, built), "utf-8")
+    fault("publish.written")
     fields = {
         "release": number,
         "parent": parent,
@@ -68,9 +70,12 @@ def publish(
     digest = manifest.seal(folder, fields)
     for path in folder.iterdir():
         path.chmod(0o400)
+    fault("publish.sealed")
     name = f"{number:06d}-{digest[:8]}"
     os.rename(folder, folder.parent / name)
+    fault("publish.renamed")
     sync_folder(folder.parent)
+    fault("publish.synced")
     return Published(name, digest)
 
 
@@ -91,7 +96,9 @@ def point(link: Path, folder: Path | None) -> None:
         fresh = link.with_name(f".{link.name}.new")
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(os.path.relpath(folder, link.parent))
+        fault("link.made")
         os.replace(fresh, link)
+    fault("link.replaced")
     sync_folder(link.parent)
 
 

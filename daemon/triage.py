@@ -13,6 +13,7 @@ from datetime import datetime
 from daemon import quotas
 from daemon.config import Config
 from daemon.errors import Conflict
+from daemon.faults import fault
 from daemon.messages import Answers, Ask
 from daemon.neighbours import EmbedTexts, Neighbours
 from daemon.store import Store, facts, keys
@@ -58,12 +59,15 @@ class Triage:
         if not waiting:
             return 0
         self._near.meet(waiting)
+        fault("triage.embedded")
         prompts = tuple(fact.prompts[0] for fact in waiting)
         answers = self._ask(Ask(release=release, prompts=prompts)).answers
+        fault("triage.asked")
         for fact, answer in zip(waiting, answers, strict=True):
             with self._store.write():
                 found = self._examine(fact, answer.text)
                 _apply(self._store, fact, found, now)
+            fault("triage.decided")
             if found.event != "duplicate":
                 self._near.keep(fact)
         return len(waiting)
