@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+#: the stage from which on a failure may be due to what was asked: the models are loaded
+AT_WORK = "at work"
+
 
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -158,8 +161,14 @@ class Built(_Message):
     base_sha256: str
 
 
+class Alive(_Message):
+    """The worker's process runs: sent at a fixed period, whatever it computes."""
+
+    kind: Literal["alive"] = "alive"
+
+
 class Progress(_Message):
-    """Where a long request stands; also the heartbeat."""
+    """Where a long request stands."""
 
     kind: Literal["progress"] = "progress"
     stage: str
@@ -168,15 +177,18 @@ class Progress(_Message):
 
 
 class Failed(_Message):
-    """The request could not be served; the worker lives on."""
+    """The request could not be served."""
 
     kind: Literal["failed"] = "failed"
     error: str  #: class name
     message: str
     hint: str = ""
+    is_last: bool = False  #: the worker ends now: no one knows what the error left behind
 
 
-Reply = Annotated[Embedded | Answers | Built | Progress | Failed, Field(discriminator="kind")]
+Reply = Annotated[
+    Embedded | Answers | Built | Alive | Progress | Failed, Field(discriminator="kind")
+]
 
 
 class ReplyLine(_Message):

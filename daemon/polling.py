@@ -26,6 +26,8 @@ from ingest.formats import AUTO
 
 LONGEST_BACKOFF = timedelta(hours=24)
 MAX_RAW_CHARS = 4096
+#: of the interval: so much a poll may come later, so that sources added together part
+JITTER_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +143,7 @@ def _store_items(
 ) -> tuple[int, int]:
     """Store entries not seen before and the facts in them; return how many of each."""
     entries = kept = 0
+    received = facts.receive_time(store, now)
     for item in items:
         entry = item.entry
         published = timestamp(entry.published) if entry.published else None
@@ -167,7 +170,9 @@ def _store_items(
         dated = entry.published if source.tier == "trusted" else None
         doubt = flapping.reason(store, source.id, entry.key, now)
         for candidate in item.candidates:
-            number = facts.insert(store, candidate, entry_id, source.tier, dated or now, now)
+            number = facts.insert(
+                store, candidate, entry_id, source.tier, dated or received, received
+            )
             # One that is held is no news, however often its entry changes: triage sees to it.
             if doubt and not facts.held_before(store, number):
                 store.transition("fact", number, "quarantine", now, doubt)
@@ -177,6 +182,7 @@ def _store_items(
 
 def _note_success(store: Store, source: Source, config: Config, found: Poll, now: datetime) -> None:
     wait = timedelta(minutes=config.ingest.poll_interval_minutes)
+    wait *= 1 + JITTER_SHARE * random.random()
     if found.more:
         wait = timedelta(0)
     elif found.retry_after:

@@ -1,32 +1,29 @@
 """The daemon: poll, triage and cycle when due. Composition only; the rules lie elsewhere.
 
-APScheduler only says when. All work waits in the store, so killing the process loses none.
+All work waits in the store, so killing the process loses none.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from types import FrameType
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
+from daemon import attempts, polling, progress, releases
 from daemon import log as status_log
-from daemon import polling, progress, releases
-from daemon.child import Worker, WorkerError
+from daemon import reload as reloading
+from daemon.child import Limits, Worker, WorkerError
 from daemon.config import Config
 from daemon.cycle import Done, cycle
 from daemon.errors import WisedError
-from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded
+from daemon.loop import Loop
+from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded, Request
+from daemon.signals import Asked, handled
 from daemon.state import State
-from daemon.store import Store
+from daemon.store import Store, clock
 from daemon.triage import Triage
 
+T = TypeVar("T")
 STAGES = frozenset({"ingest", "edit"})
-ASK_BUDGET_SECONDS = 1800.0
-TICK_SECONDS = 1.0  #: how often the main loop looks for due work and signals
 
 
 def now() -> datetime:
@@ -35,21 +32,66 @@ def now() -> datetime:
 
 
 class Service:
-    """One daemon on one state folder; `poll_due` and `work` are single steps."""
+    """One daemon on one state folder; `poll_due` and `work` are single steps.
 
-    def __init__(self, state: State, store: Store, config: Config, log: Any) -> None:
-        self.state, self.store, self.config, self.log = state, store, config, log
-        self.stop = threading.Event()
-        self._worker = Worker(state.config_file, state.logs / "worker.log", self.stop)
+    ``asked`` says when to end; without it, nothing but a signal's default does.
+    """
+
+    def __init__(
+        self, state: State, store: Store, config: Config, log: Any, asked: Asked | None = None
+    ) -> None:
+        self.state, self.store, self.log = state, store, log
+        self.asked = asked or Asked(config.daemon.shutdown_grace_seconds)
+        self._is_settled = True  #: files and rows are in line, as far as this daemon knows
+        self._take_over(config)
+
+    def _take_over(self, config: Config) -> None:
+        """Let a configuration be in force; the worker starts anew with it."""
+        self.config = config
+        section = config.daemon
+        self.state.write_running(config)
+        limits = Limits(section.worker_silence_seconds, section.worker_memory_mb)
+        log = self.state.logs / "worker.log"
+        self._worker = Worker(self.state.running_file, log, self.asked, limits)
         self._extract = polling.extractor(config)
-        self._triage = Triage(store, config, self._embed, self._ask)
+        self._triage = Triage(self.store, config, self._embed, self._ask)
 
     def start(self) -> None:
         """Undo what the last end left half done."""
-        for line in releases.reconcile(self.state, self.store, now()):
-            self.log.warning("state.reconciled", what=line)
+        if clock.is_behind(self.store, now()):
+            self.log.warning("clock.was_set", by_seconds=None)
+            clock.let_all_be_due(self.store, now())
+        self._settle()
         number = releases.promoted(self.store).number
         self.log.info("daemon.ready", release=number)
+
+    def _settle(self) -> None:
+        done = attempts.note_interrupted(self.store, self.config, now())
+        for line in (*done, *releases.reconcile(self.state, self.store, now())):
+            self.log.warning("state.reconciled", what=line)
+        self._is_settled = True
+
+    def reload(self) -> bool:
+        """Take over the configuration on disk, all of it or nothing; False when it was refused."""
+        try:
+            config = self.state.config()
+            keys = reloading.changed(self.config, config)
+            reloading.check(keys)
+        except WisedError as error:
+            self.log.error("config.refused", error=str(error), hint=error.hint)
+            return False
+        if keys:
+            self._worker.kill()
+            self._take_over(config)
+            with self.store.write():
+                self.store.event("config.reload", "config", {"changed": list(keys)}, now())
+        self.log.info("config.reloaded", changed=list(keys))
+        return True
+
+    def clock_was_set(self, by: timedelta) -> None:
+        """Let all that waits be due when the wall clock went back: its times lie in the future."""
+        if by < timedelta(0):
+            clock.let_all_be_due(self.store, now())
 
     def poll_due(self) -> int:
         """Poll every due source once; return how many were polled."""
@@ -57,7 +99,7 @@ class Service:
             return 0
         sources = polling.due(self.store, now())
         for source in sources:
-            if self.stop.is_set():
+            if self.asked.to_drain:
                 break
             found = polling.poll(self.store, source, self.config, self._extract, now())
             fields = {"source": found.source, "entries": found.entries, "facts": found.facts}
@@ -68,13 +110,23 @@ class Service:
         return len(sources)
 
     def work(self) -> bool:
-        """Triage what was received and run one cycle; True when there was something to do."""
+        """Triage what was received and run one cycle; True when there was something to do.
+
+        Raises WorkerError when the worker can't even begin with triage and nothing else was done.
+        """
         if "edit" in releases.holds(self.store):
             return False
-        sorted_out = self._sort_out()
-        done = cycle(self.state, self.store, self.config, self._build, now)
-        if done is not None:
-            self._report(done)
+        if not self._is_settled:
+            self._settle()
+        try:
+            sorted_out, trouble = self._sort_out(), None
+        except WorkerError as error:
+            if error.is_stop:
+                raise
+            sorted_out, trouble = 0, error
+        done = self._cycle()
+        if done is None and trouble is not None:
+            raise trouble
         waits = done is not None and done.outcome == "verified"
         return bool(sorted_out) or (done is not None and not waits)
 
@@ -82,21 +134,42 @@ class Service:
         """End the worker."""
         self._worker.kill()
 
+    def _cycle(self) -> Done | None:
+        """Run a cycle; one that ends in an error, a full disk say, is tidied up before the next."""
+        self._is_settled = False
+        try:
+            done = cycle(self.state, self.store, self.config, self._build, now)
+        except WorkerError:
+            self._is_settled = True
+            raise
+        self._is_settled = True
+        if done is not None:
+            self._report(done)
+        return done
+
     def _sort_out(self) -> int:
         current = releases.folder_of(self.state, releases.promoted(self.store))
         place = str(current) if current else None
-        count = self._triage.run(place, now())
-        if count:
-            self.log.info("facts.triaged", facts=count)
-        return count
+        sorted_out = self._triage.run(place, now())
+        if sorted_out.error is not None:
+            fields = {"facts": sorted_out.facts, "quarantined": sorted_out.quarantined}
+            self.log.error("triage.failed", error=str(sorted_out.error), **fields)
+        elif sorted_out.facts:
+            self.log.info("facts.triaged", facts=sorted_out.facts)
+        return sorted_out.facts
+
+    def _request(self, request: Request, expect: type[T], budget_minutes: float) -> T:
+        """Ask the worker, unless the daemon is to stop: then nothing new is begun."""
+        if self.asked.to_drain:
+            raise WorkerError("worker.stopped", "the daemon is stopping")
+        with progress.shown(self.log) as report:
+            return self._worker.request(request, expect, 60 * budget_minutes, report)
 
     def _embed(self, request: Embed) -> Embedded:
-        with progress.shown(self.log) as report:
-            return self._worker.request(request, Embedded, ASK_BUDGET_SECONDS, report)
+        return self._request(request, Embedded, self.config.daemon.embed_budget_minutes)
 
     def _ask(self, request: Ask) -> Answers:
-        with progress.shown(self.log) as report:
-            return self._worker.request(request, Answers, ASK_BUDGET_SECONDS, report)
+        return self._request(request, Answers, self.config.daemon.ask_budget_minutes)
 
     def _build(self, request: Build) -> Built:
         self.log.info(
@@ -106,9 +179,7 @@ class Service:
             kept=len(request.kept),
             withdrawn=len(request.withdrawn),
         )
-        budget = self.config.daemon.build_budget_minutes * 60
-        with progress.shown(self.log) as report:
-            built = self._worker.request(request, Built, budget, report)
+        built = self._request(request, Built, self.config.daemon.build_budget_minutes)
         measures = {name: f"{m.right}/{m.asked}" for name, m in built.measures.items()}
         for miss in built.misses:
             self.log.info("probe.missed", release=request.number, **miss.model_dump())
@@ -127,91 +198,25 @@ class Service:
         level(f"release.{done.outcome}", **fields)
 
 
-@contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    """Let SIGTERM and SIGINT set ``stop``; handlers do nothing else."""
-
-    def ask_to_stop(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {s: signal.signal(s, ask_to_stop) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def run(state: State, *, once: bool = False, stages: frozenset[str] = STAGES) -> int:
     """Run the daemon in the foreground; ``once`` drains what is due and returns.
 
-    Raises NotRunning when another daemon holds the lock, UsageError for a bad configuration.
+    Returns 0, or 128 and the signal's number when a second signal stopped it at once. Raises
+    NotRunning when another daemon holds the lock, UsageError for a bad configuration.
     """
     config = state.config()
-    with state.lock(), state.store() as store:
+    asked = Asked(config.daemon.shutdown_grace_seconds)
+    with state.lock(), state.store() as store, handled(asked, state.logs):
         log = status_log.setup(state.logs)
-        service = Service(state, store, config, log)
-        with _signals(service.stop):
-            try:
-                service.start()
-                _drain(service, stages) if once else _serve(service, stages)
-            except WorkerError as error:
-                if error.code != "worker.stopped":
-                    raise
-            finally:
-                service.close()
-                log.info("daemon.stopped")
-    return 0
-
-
-def _drain(service: Service, stages: frozenset[str]) -> None:
-    """Do all that is due, until nothing is."""
-    busy = True
-    while busy and not service.stop.is_set():
-        busy = "ingest" in stages and service.poll_due() > 0
-        if "edit" in stages and not service.stop.is_set():
-            busy = service.work() or busy
-
-
-def _serve(service: Service, stages: frozenset[str]) -> None:
-    """Work when the scheduler says so, until a signal asks to stop.
-
-    The scheduler's jobs only set flags, so a long cycle never piles up runs behind it.
-    """
-    from apscheduler.schedulers.background import BackgroundScheduler
-
-    due = {"ingest": threading.Event(), "edit": threading.Event()}
-    scheduler = BackgroundScheduler(timezone=UTC)
-    periods = {"ingest": TICK_SECONDS, "edit": service.config.daemon.cycle_interval_seconds}
-    for stage in sorted(stages):
-        due[stage].set()  # the first look is now
-        scheduler.add_job(
-            due[stage].set,
-            "interval",
-            seconds=periods[stage],
-            id=stage,
-            coalesce=True,
-            max_instances=1,
-            misfire_grace_time=None,
-        )
-    scheduler.start()
-    try:
-        while not service.stop.wait(TICK_SECONDS):
-            _step(service, due)
-    finally:
-        scheduler.shutdown(wait=False)
-
-
-def _step(service: Service, due: dict[str, threading.Event]) -> None:
-    """Do what the scheduler flagged; a failure is logged and tried again at the next flag."""
-    for stage, act in (("ingest", service.poll_due), ("edit", service.work)):
-        if not due[stage].is_set() or service.stop.is_set():
-            continue
-        due[stage].clear()
+        service = Service(state, store, config, log, asked)
+        loop = Loop(service, asked, stages, log, now)
         try:
-            if act() and stage == "edit":
-                due[stage].set()  # a backlog is worked off without waiting for the next flag
-        except WisedError as error:
-            if service.stop.is_set():
-                return
-            service.log.error("work.failed", stage=stage, error=str(error), hint=error.hint)
+            service.start()
+            loop.drain() if once else loop.run()
+        except WorkerError as error:
+            if not error.is_stop:
+                raise
+        finally:
+            service.close()
+            log.info("daemon.stopped")
+    return asked.exit_code

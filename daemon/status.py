@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from daemon import releases
+from daemon import attempts, releases
+from daemon.attempts import Waiting
 from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store, facts, shards
@@ -50,6 +51,7 @@ class Status:
     newest: Release  #: the newest release of all
     holds: Mapping[str, str]  #: reason by kind of work
     dead_letters: int
+    waiting: tuple[Waiting, ...] = ()  #: batches that failed and are tried again, the next first
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -81,6 +83,7 @@ def read(state: State, store: Store) -> Status:
         newest=every[0],
         holds=releases.holds(store),
         dead_letters=_count(store, "SELECT count(*) AS n FROM dead_letter"),
+        waiting=tuple(attempts.waiting(store)),
     )
 
 

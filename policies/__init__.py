@@ -15,6 +15,7 @@ from policies.gate import (
 )
 from policies.gate import Outcome as GateOutcome
 from policies.retention import ReleaseView, prunable
+from policies.retry import wait_after
 from policies.sampling import interval
 from policies.trust import Tier
 
@@ -44,4 +45,5 @@ __all__ = [
     "prunable",
     "resolve",
     "risks",
+    "wait_after",
 ]

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
+from daemon.attempts import Waiting
 from daemon.cli.release_view import measure_line, measures
 from daemon.render import ago, times
 from daemon.status import SourceHealth, Status
@@ -40,6 +41,17 @@ def document(status: Status, now: datetime) -> dict[str, object]:
         "gate": _gate(status),
         "holds": dict(status.holds),
         "dead_letters": status.dead_letters,
+        "waiting_batches": [_waiting(one) for one in status.waiting],
+    }
+
+
+def _waiting(one: Waiting) -> dict[str, object]:
+    return {
+        "batch": one.batch,
+        "facts": one.facts,
+        "attempts": one.attempts,
+        "next_attempt_at": times(one.next_attempt_at),
+        "error": one.error,
     }
 
 
@@ -88,6 +100,12 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
     if status.oldest_waiting:
         fact, state, since = status.oldest_waiting
         yield "oldest waiting", f"fact {fact}, {state}, received {ago(since, now)}"
+    for one in status.waiting:
+        again = f"next attempt at {times(one.next_attempt_at)}"
+        yield (
+            f"batch {one.batch}",
+            f"{one.facts} facts, {again}, {one.attempts} failed: {one.error}",
+        )
     yield from _source_lines(status)
     yield from _gate_lines(status)
     for kind, reason in status.holds.items():

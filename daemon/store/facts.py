@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from daemon.errors import NotFound
 from daemon.store.database import Store, timestamp
@@ -81,6 +81,30 @@ def in_states(store: Store, states: Iterable[str], limit: int = -1, after: int =
         limit,
     )
     return [_fact(row) for row in rows]
+
+
+def to_triage(store: Store, sizes: Sequence[int]) -> list[Fact]:
+    """Return the received facts to look at next: those tried least, the oldest first.
+
+    ``sizes`` says how many at most, by how often they were tried.
+    """
+    row = store.one("SELECT min(attempts) AS tries FROM fact WHERE state = 'received'")
+    if row is None or row["tries"] is None:
+        return []
+    rows = store.rows(
+        "SELECT * FROM fact WHERE state = 'received' AND attempts = ? ORDER BY id LIMIT ?",
+        row["tries"],
+        sizes[min(row["tries"], len(sizes) - 1)],
+    )
+    return [_fact(row) for row in rows]
+
+
+def count_tries(store: Store, facts: Sequence[Fact], tries: int) -> None:
+    """Record how often facts were tried, inside a transaction."""
+    store.connection.executemany(
+        "UPDATE fact SET attempts = ?, rev = rev + 1 WHERE id = ?",
+        [(tries, fact.id) for fact in facts],
+    )
 
 
 def among(store: Store, ids: Sequence[int], states: Sequence[str], limit: int) -> list[Fact]:
@@ -163,6 +187,18 @@ def insert(
     data = {"to": "received", "object": candidate.object, "entry": entry_id}
     store.event("fact.receive", f"fact:{fact_id}", data, now)
     return fact_id
+
+
+def receive_time(store: Store, now: datetime) -> datetime:
+    """Return when a fact counts as received: now, but never before one that is here already.
+
+    Else a clock that was set back would let news look older than what it replaces.
+    """
+    row = store.one("SELECT received_at FROM fact ORDER BY id DESC LIMIT 1")
+    if row is None:
+        return now
+    last = datetime.fromisoformat(row["received_at"])
+    return now if now >= last else last + timedelta(microseconds=1)
 
 
 def add_evidence(store: Store, fact_id: int, entry_id: int, quote: str) -> None:

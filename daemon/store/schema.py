@@ -188,5 +188,19 @@ ALTER TABLE embedding ADD COLUMN text_key TEXT;
 CREATE INDEX embedding_by_text ON embedding(text_key);
 """
 
+#: a batch whose worker died is tried again, and taken apart: `daemon/attempts.py`
+M009_ATTEMPTS = """
+ALTER TABLE batch ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE batch ADD COLUMN next_attempt_at TEXT;
+ALTER TABLE batch ADD COLUMN split_from INTEGER REFERENCES batch(id);
+CREATE INDEX batch_waiting ON batch(next_attempt_at) WHERE next_attempt_at IS NOT NULL;
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
-MIGRATIONS: tuple[str, ...] = (M001_CREATE, M002_LEDGER, M003_LOG_FORMATS, M004_EMBEDDED_TEXTS)
+MIGRATIONS: tuple[str, ...] = (
+    M001_CREATE,
+    M002_LEDGER,
+    M003_LOG_FORMATS,
+    M004_EMBEDDED_TEXTS,
+    M009_ATTEMPTS,
+)
