@@ -9,6 +9,7 @@ While a batch waits its facts are approved: they can be superseded or rejected a
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -68,7 +69,7 @@ def failed(
     None: it was the last, for a fact that was alone in it. ``chance``, from 0 to 1, shortens the
     wait.
     """
-    row = store.one("SELECT attempts, deaths FROM batch WHERE id = ?", batch)
+    row = store.one("SELECT * FROM batch WHERE id = ?", batch)
     assert row is not None, "the batch was begun"
     deaths = row["deaths"] - (not is_death)
     spent = is_death and deaths >= config.daemon.max_attempts
@@ -81,9 +82,7 @@ def failed(
         close(store, batch, error)
     else:
         _wait(store, batch, error, due, "" if is_death else "deaths = deaths - 1")
-    data = {"attempt": row["attempts"], "deaths": deaths, "error": error}
-    data["next_attempt_at"] = None if due is None else timestamp(due)
-    store.event("batch.fail", f"batch:{batch}", data, now)
+    _event(store, row, deaths, error, due, now)
     return due
 
 
@@ -103,16 +102,23 @@ def note_interrupted(store: Store, config: Config, now: datetime) -> list[str]:
     """
     done = []
     with store.write():
-        for row in store.rows("SELECT * FROM batch WHERE state = 'building' ORDER BY id"):
+        for row in _building(store):
             is_alone = sum(f.state in IN_CYCLE for f in facts.of_batch(store, row["id"])) <= 1
             often = is_alone and row["deaths"] >= config.daemon.max_attempts
             wait = wait_after(row["attempts"], _first_wait(config), 0) if often else timedelta(0)
             _wait(store, row["id"], INTERRUPTED, now + wait)
-            data = {"attempt": row["attempts"], "deaths": row["deaths"], "error": INTERRUPTED}
-            data["next_attempt_at"] = timestamp(now + wait)
-            store.event("batch.fail", f"batch:{row['id']}", data, now)
+            _event(store, row, row["deaths"], INTERRUPTED, now + wait, now)
             done.append(f"batch {row['id']}: attempt {row['attempts']} was interrupted")
     return done
+
+
+def put_off(store: Store, config: Config, error: str, now: datetime) -> None:
+    """Let a batch wait that the daemon could not go on with, for no fault of its facts."""
+    with store.write():
+        for row in _building(store):
+            due = now + wait_after(row["attempts"], _first_wait(config), 0)
+            _wait(store, row["id"], error, due, "deaths = deaths - 1")
+            _event(store, row, row["deaths"] - 1, error, due, now)
 
 
 def next_due(store: Store, config: Config, now: datetime) -> tuple[int, list[Fact]] | None:
@@ -163,6 +169,23 @@ def waiting(store: Store) -> list[Waiting]:
 
 def _first_wait(config: Config) -> timedelta:
     return timedelta(minutes=config.daemon.retry_minutes)
+
+
+def _building(store: Store) -> list[sqlite3.Row]:
+    return store.rows("SELECT * FROM batch WHERE state = 'building' ORDER BY id")
+
+
+def _event(
+    store: Store,
+    row: sqlite3.Row,
+    deaths: int,
+    error: str,
+    due: datetime | None,
+    now: datetime,
+) -> None:
+    data = {"attempt": row["attempts"], "deaths": deaths, "error": error}
+    data["next_attempt_at"] = None if due is None else timestamp(due)
+    store.event("batch.fail", f"batch:{row['id']}", data, now)
 
 
 def _wait(store: Store, batch: int, error: str, until: datetime, also: str = "") -> None:

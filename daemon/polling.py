@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,6 +25,8 @@ from ingest import (
 )
 from ingest.formats import AUTO
 
+#: as `fetch`
+Look = Callable[["Source", Config, Extractor, datetime], Poll]
 LONGEST_BACKOFF = timedelta(hours=24)
 MAX_RAW_CHARS = 4096
 #: of the interval: so much a poll may come later, so that sources added together part
@@ -102,10 +105,20 @@ def due(store: Store, now: datetime) -> list[Source]:
     return [_source(row) for row in rows]
 
 
-def poll(store: Store, source: Source, config: Config, extract: Extractor, now: datetime) -> Polled:
-    """Poll one source and store the result; a source that fails is backed off, not lost."""
+def poll(
+    store: Store,
+    source: Source,
+    config: Config,
+    extract: Extractor,
+    now: datetime,
+    look: Look | None = None,
+) -> Polled:
+    """Poll one source and store the result; a source that fails is backed off, not lost.
+
+    ``look`` fetches in another way than `fetch`; what it raises leaves the source as it was.
+    """
     try:
-        found = fetch(source, config, extract, now)
+        found = (look or fetch)(source, config, extract, now)
     except IngestError as error:
         _note_failure(store, source, config, error, now)
         return Polled(source.name, error=str(error))

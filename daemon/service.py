@@ -5,6 +5,7 @@ All work waits in the store, so killing the process loses none.
 
 from __future__ import annotations
 
+import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -17,10 +18,12 @@ from daemon.cycle import Done, cycle
 from daemon.errors import WisedError
 from daemon.loop import Loop
 from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded, Request
+from daemon.patience import GivenUp, wait_for
 from daemon.signals import Asked, handled
 from daemon.state import State
 from daemon.store import Store, clock
 from daemon.triage import Triage
+from ingest import Extractor, Poll
 
 T = TypeVar("T")
 STAGES = frozenset({"ingest", "edit"})
@@ -42,7 +45,7 @@ class Service:
     ) -> None:
         self.state, self.store, self.log = state, store, log
         self.asked = asked or Asked(config.daemon.shutdown_grace_seconds)
-        self._is_settled = True  #: files and rows are in line, as far as this daemon knows
+        self._broken_off: str | None = None  #: why a cycle left files and rows out of line
         self._take_over(config)
 
     def _take_over(self, config: Config) -> None:
@@ -61,15 +64,15 @@ class Service:
         if clock.is_behind(self.store, now()):
             self.log.warning("clock.was_set", by_seconds=None)
             clock.let_all_be_due(self.store, now())
-        self._settle()
+        for line in attempts.note_interrupted(self.store, self.config, now()):
+            self.log.warning("state.reconciled", what=line)
+        self._reconcile()
         number = releases.promoted(self.store).number
         self.log.info("daemon.ready", release=number)
 
-    def _settle(self) -> None:
-        done = attempts.note_interrupted(self.store, self.config, now())
-        for line in (*done, *releases.reconcile(self.state, self.store, now())):
+    def _reconcile(self) -> None:
+        for line in releases.reconcile(self.state, self.store, now()):
             self.log.warning("state.reconciled", what=line)
-        self._is_settled = True
 
     def reload(self) -> bool:
         """Take over the configuration on disk, all of it or nothing; False when it was refused."""
@@ -101,13 +104,24 @@ class Service:
         for source in sources:
             if self.asked.to_drain:
                 break
-            found = polling.poll(self.store, source, self.config, self._extract, now())
+            try:
+                found = polling.poll(
+                    self.store, source, self.config, self._extract, now(), self._look
+                )
+            except GivenUp:
+                break
             fields = {"source": found.source, "entries": found.entries, "facts": found.facts}
             if found.error:
                 self.log.warning("source.failed", source=found.source, error=found.error)
             else:
                 self.log.info("source.polled", **fields, dead=found.dead, unchanged=found.unchanged)
         return len(sources)
+
+    def _look(
+        self, source: polling.Source, config: Config, extract: Extractor, at: datetime
+    ) -> Poll:
+        """Fetch what is new at a source; a slow one must not keep the daemon from ending."""
+        return wait_for(lambda: polling.fetch(source, config, extract, at), self.asked)
 
     def work(self) -> bool:
         """Triage what was received and run one cycle; True when there was something to do.
@@ -116,8 +130,10 @@ class Service:
         """
         if "edit" in releases.holds(self.store):
             return False
-        if not self._is_settled:
-            self._settle()
+        if self._broken_off is not None:
+            attempts.put_off(self.store, self.config, self._broken_off, now())
+            self._reconcile()
+            self._broken_off = None
         try:
             sorted_out, trouble = self._sort_out(), None
         except WorkerError as error:
@@ -135,14 +151,14 @@ class Service:
         self._worker.kill()
 
     def _cycle(self) -> Done | None:
-        """Run a cycle; one that ends in an error, a full disk say, is tidied up before the next."""
-        self._is_settled = False
+        """Run a cycle; what one leaves that a full disk breaks off is tidied before the next."""
         try:
             done = cycle(self.state, self.store, self.config, self._build, now)
         except WorkerError:
-            self._is_settled = True
+            raise  # a stop, and all is in line
+        except (WisedError, sqlite3.Error, OSError) as error:
+            self._broken_off = str(error)
             raise
-        self._is_settled = True
         if done is not None:
             self._report(done)
         return done

@@ -1,7 +1,7 @@
 """Ways for a worker to die on purpose, for tests only.
 
-``WISED_TEST_FAULT=kill:Atlantis`` lets a worker die whenever a text it is given holds
-``Atlantis``. Nothing else reads the variable, and without it nothing here acts.
+``WISED_TEST_FAULT=kill:Atlantis,hang:Mu`` lets a worker die whenever a text it is given holds
+``Atlantis``, else hang for ``Mu``. Nothing else reads the variable, and without it nothing acts.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import os
 import signal
 import time
 from collections.abc import Iterable
-from pathlib import Path
 
 VARIABLE = "WISED_TEST_FAULT"
 GROWTH_BYTES = 64 * 2**20  #: a step of a worker that takes ever more memory
@@ -18,21 +17,15 @@ GROWTH_STEPS = 64  #: and then it gives up
 
 
 def strike(texts: Iterable[str]) -> None:
-    """Die, hang or fail as the variable says when one of ``texts`` holds its word.
-
-    A kind that ends in ``-once`` strikes a single time: then the file of that name in the working
-    folder tells that it did.
-    """
-    kind, _, word = os.environ.get(VARIABLE, "").partition(":")
-    if not word or not any(word in text for text in texts):
+    """Die, hang or fail as the variable says when one of ``texts`` holds one of its words."""
+    wanted = os.environ.get(VARIABLE)
+    if not wanted:
         return
-    if kind.endswith("-once"):
-        kind = kind.removesuffix("-once")
-        marker = Path(f"{word}.struck")
-        if marker.exists():
-            return
-        marker.touch()
-    _FAULTS[kind]()
+    given = list(texts)
+    for one in wanted.split(","):
+        kind, _, word = one.partition(":")
+        if any(word in text for text in given):
+            _FAULTS[kind]()
 
 
 def _kill() -> None:
