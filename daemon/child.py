@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from daemon.deaths import WorkerError, death, log_size
 from daemon.memory import held_mb, offer_to_the_kernel
-from daemon.messages import AT_WORK, Envelope, Failed, Progress, Reply, ReplyLine, Request
+from daemon.messages import ALIVE, AT_WORK, Envelope, Failed, Progress, Reply, ReplyLine, Request
 
 __all__ = ["Limits", "OnProgress", "Worker", "WorkerError"]
 
@@ -76,6 +76,7 @@ class Worker:
         self._limits, self._program = limits, program
         self._process: subprocess.Popen[str] | None = None
         self._replies: queue.Queue[str | None] = queue.Queue()
+        self._pulse = _Pulse()
         self._logged = 0  #: bytes of the log that are older than the process
         self._at_work = False
 
@@ -97,7 +98,7 @@ class Worker:
             raise self._error(
                 "worker.not_started", f"no worker could be started: {error}"
             ) from error
-        watch = _Watch(self._should_stop, self._limits, budget_seconds)
+        watch = _Watch(self._should_stop, self._limits, budget_seconds, self._pulse)
         # NOTE: a worker that hangs doesn't read, and the pipe holds less than a request may be.
         line = Envelope(request=request).model_dump_json() + "\n"
         threading.Thread(target=_write, args=(process, line), daemon=True).start()
@@ -129,7 +130,6 @@ class Worker:
                 line = None
             if line is None:
                 raise self._died(process)
-            watch.heard()
             try:
                 return ReplyLine.model_validate_json(line).reply
             except ValidationError:
@@ -145,7 +145,7 @@ class Worker:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self.kill()
-        self._replies = queue.Queue()
+        self._replies, self._pulse = queue.Queue(), _Pulse()
         self._logged = log_size(self._log)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -162,7 +162,7 @@ class Worker:
         offer_to_the_kernel(self._process.pid)
         assert self._process.stdout is not None
         reader = threading.Thread(
-            target=_pump, args=(self._process.stdout, self._replies), daemon=True
+            target=_pump, args=(self._process.stdout, self._replies, self._pulse), daemon=True
         )
         reader.start()
         return self._process
@@ -198,16 +198,22 @@ class Worker:
                 process.stdin.close()  # `_pump` closes the other pipe at its end
 
 
+class _Pulse:
+    """When a worker was last heard of, by the monotonic clock; written by one thread."""
+
+    def __init__(self) -> None:
+        self.at = time.monotonic()
+
+
 class _Watch:
     """What a worker is held to during one request."""
 
-    def __init__(self, should_stop: ShouldStop, limits: Limits, budget_seconds: float) -> None:
+    def __init__(
+        self, should_stop: ShouldStop, limits: Limits, budget_seconds: float, pulse: _Pulse
+    ) -> None:
         self._should_stop, self._limits, self._budget = should_stop, limits, budget_seconds
-        self._begun = self._heard = self._weighed = time.monotonic()
-
-    def heard(self) -> None:
-        """Note that the worker said something."""
-        self._heard = time.monotonic()
+        self._pulse = pulse
+        self._begun = self._weighed = time.monotonic()
 
     def trouble(self, pid: int) -> tuple[str, str] | None:
         """Return why the worker has to be killed, as (code, message); None while it may go on."""
@@ -216,7 +222,7 @@ class _Watch:
             return "worker.stopped", "the daemon is stopping"
         if now > self._begun + self._budget:
             return "worker.timeout", f"the worker overran its {self._budget:.0f} s"
-        if now > self._heard + limits.silence_seconds:
+        if now > max(self._begun, self._pulse.at) + limits.silence_seconds:
             silence = f"{limits.silence_seconds:.0f} s"
             return "worker.silent", f"the worker hangs: nothing was heard of it for {silence}"
         if limits.memory_mb is not None and now > self._weighed + MEMORY_LOOK_SECONDS:
@@ -236,10 +242,15 @@ def _write(process: subprocess.Popen[str], line: str) -> None:
         process.stdin.flush()
 
 
-def _pump(stdout: IO[str], replies: queue.Queue[str | None]) -> None:
-    """Hand lines on; None at the end. One reader a process, so a request can time out."""
+def _pump(stdout: IO[str], replies: queue.Queue[str | None], pulse: _Pulse) -> None:
+    """Hand lines on; None at the end. One reader a process, so a request can time out.
+
+    Heartbeats go no further, or an idle worker's would pile up.
+    """
     with stdout:
         while line := stdout.readline(MAX_REPLY_CHARS):
-            if line.endswith("\n") or len(line) == MAX_REPLY_CHARS:
+            pulse.at = time.monotonic()
+            is_whole = line.endswith("\n") or len(line) == MAX_REPLY_CHARS
+            if is_whole and line.rstrip("\n") != ALIVE:
                 replies.put(line)  # what breaks off without an end is a worker that died
     replies.put(None)

@@ -195,3 +195,7 @@ class ReplyLine(_Message):
     """One line from the worker."""
 
     reply: Reply
+
+
+#: the line of a heartbeat
+ALIVE = ReplyLine(reply=Alive()).model_dump_json()

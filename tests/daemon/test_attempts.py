@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cli_world import wised
 from world import START, Builder, Clock, add_fact, config, new_state, states
 
 from daemon import attempts, releases
@@ -124,6 +125,25 @@ def test_s07_a_failed_attempt_is_recorded_and_the_wait_doubles(state: State, sto
     assert [row["subject"] for row in events] == ["batch:1", "batch:1"]
     run_dry(state, store, builder, settings, now)
     assert states(store) == {fact: "failed"}
+
+
+def test_s07_the_status_says_when_the_next_attempt_is(state: State, store: Store) -> None:
+    for name in NAMES[:2]:
+        add_fact(store, name, "Ada")
+    run_dry(state, store, Poisoned(poison={1}), config(state, retry_minutes=10), Day())
+    (one,) = attempts.waiting(store)
+    at = one.next_attempt_at.isoformat()
+    rows = dict(wised(state, "status").rows)
+    assert rows["batch 1"] == f"2 facts, next attempt at {at}, 1 failed: the worker was killed"
+    assert wised(state, "status", "--json").json["waiting_batches"] == [
+        {
+            "batch": 1,
+            "facts": 2,
+            "attempts": 1,
+            "next_attempt_at": at,
+            "error": "the worker was killed",
+        }
+    ]
 
 
 def test_s07_a_waiting_batch_holds_up_nothing_else(state: State, store: Store) -> None:

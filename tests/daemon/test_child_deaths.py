@@ -23,7 +23,7 @@ import json, os, signal, sys, threading, time
 lock = threading.Lock()
 def send(**reply):
     with lock:
-        sys.stdout.write(json.dumps({"reply": reply}) + "\\n")
+        sys.stdout.write(json.dumps({"reply": reply}, separators=(",", ":")) + "\\n")
         sys.stdout.flush()
 def beat():
     while True:
@@ -153,6 +153,15 @@ def test_a_worker_that_writes_nonsense_is_killed(start: Start) -> None:
     assert error(start(bytes_)).code == "worker.garbled"
 
 
+def test_the_heartbeats_of_an_idle_worker_do_not_pile_up(start: Start) -> None:
+    worker = start(DONE + "time.sleep(60)")
+    assert ask(worker).width == 1
+    heard = worker._pulse.at
+    time.sleep(0.5)
+    assert worker._pulse.at > heard
+    assert worker._replies.qsize() == 0
+
+
 def test_a_death_in_the_middle_of_a_line_is_a_death(start: Start) -> None:
     script = """
 with lock:
@@ -226,8 +235,9 @@ from pathlib import Path
 from daemon.child import Worker
 worker = Worker(Path("config"), Path("worker.log"), threading.Event())
 process = worker._running()
-process.stdout  # its heartbeat has begun when the first line came
-worker._replies.get(timeout=20)
+born, until = worker._pulse.at, time.monotonic() + 30
+while worker._pulse.at == born and time.monotonic() < until:  # its first beat
+    time.sleep(.05)
 os.kill(process.pid, signal.SIGSTOP)
 print(process.pid, flush=True)
 time.sleep(60)
