@@ -96,25 +96,29 @@ class Loop:
 
     def step(self) -> None:
         """Do what flags ask for; a failure is logged and tried again at the next tick."""
-        self._look_at_the_clock()
-        self._look_at_the_configuration()
+        self._guard("clock", self._look_at_the_clock)
+        self._guard("reload", self._look_at_the_configuration)
         for stage in self._stages:
             if self._asked.to_drain:
                 return
             if self.ticks.take(stage):
-                self._act(stage)
+                self._guard(stage, self._poll if stage == "ingest" else self._work)
 
-    def _act(self, stage: str) -> None:
-        act = self._service.poll_due if stage == "ingest" else self._service.work
+    def _poll(self) -> None:
+        self._service.poll_due()
+
+    def _work(self) -> None:
+        if self._service.work():
+            self.ticks.flag("edit")  # a backlog is worked off without waiting for the next tick
+
+    def _guard(self, stage: str, act: Callable[[], None]) -> None:
+        """Run ``act``; what passes, a full disk or a busy database, is logged. Raises bugs."""
         try:
-            if act() and stage == "edit":
-                self.ticks.flag(stage)  # a backlog is worked off without waiting for the next tick
+            act()
         except (WisedError, sqlite3.OperationalError, OSError) as error:
-            if self._asked.to_drain:
-                return
-            # A full disk or a database that is busy for long passes; a bug ends the daemon.
-            hint = getattr(error, "hint", "")
-            self._log.error("work.failed", stage=stage, error=str(error), hint=hint)
+            if not self._asked.to_drain:
+                hint = getattr(error, "hint", "")
+                self._log.error("work.failed", stage=stage, error=str(error), hint=hint)
 
     def _look_at_the_configuration(self) -> None:
         if not self._asked.reload:

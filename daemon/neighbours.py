@@ -95,8 +95,8 @@ class Neighbours:
         for start in range(0, len(lacking), TEXTS):
             self._embed_apart([facts.get(self._store, i) for i in lacking[start : start + TEXTS]])
         for page in vectors.compared(self._store, model, first, last):
-            known = [v for v in page if v.data != UNKNOWN]
-            index.add([v.fact_id for v in known], _array([v.data for v in known], index.width))
+            if known := [v for v in page if v.data != UNKNOWN]:
+                index.add([v.fact_id for v in known], _array([v.data for v in known], index.width))
         self._indexed_to = max(self._indexed_to, last)  # triage may come back to an older fact
 
     def _embed_apart(self, wanted: Sequence[Fact]) -> None:

@@ -50,9 +50,8 @@ class Service:
 
     def _take_over(self, config: Config) -> None:
         """Let a configuration be in force; the worker starts anew with it."""
-        self.config = config
-        section = config.daemon
-        self.state.write_running(config)
+        self.state.write_running(config)  # first: it may find the disk full
+        self.config, section = config, config.daemon
         limits = Limits(section.worker_silence_seconds, section.worker_memory_mb)
         log = self.state.logs / "worker.log"
         self._worker = Worker(self.state.running_file, log, self.asked, limits)
@@ -84,10 +83,10 @@ class Service:
             self.log.error("config.refused", error=str(error), hint=error.hint)
             return False
         if keys:
-            self._worker.kill()
-            self._take_over(config)
             with self.store.write():
                 self.store.event("config.reload", "config", {"changed": list(keys)}, now())
+            self._worker.kill()
+            self._take_over(config)
         self.log.info("config.reloaded", changed=list(keys))
         return True
 

@@ -117,9 +117,13 @@ class State:
             raise NotRunning(f"{self.lock_file}: a wised is starting or ending: {holder!r}")
         if found[2] != socket.gethostname():
             raise Conflict(f"that wised runs elsewhere: {holder}", hint=f"log in to {found[2]}")
-        for number in numbers:
-            os.kill(int(found[1]), number)
-        return int(found[1])
+        pid = int(found[1])
+        try:
+            for number in numbers:
+                os.kill(pid, number)
+        except ProcessLookupError as error:
+            raise NotRunning(f"pid {pid} has just ended") from error
+        return pid
 
     def daemon(self) -> str | None:
         """Return who holds the lock, or None when no daemon runs."""
