@@ -51,6 +51,9 @@ class Ingest(_Section):
     poll_interval_minutes: Annotated[float, Field(gt=0)] = 30
     max_rows_per_poll: Positive = 2000
     timeout_seconds: Annotated[float, Field(gt=0)] = 60
+    max_undecided_facts: Positive = 100_000
+    max_undecided_facts_per_source: Positive = 20_000
+    max_new_facts_per_source_per_day: Positive = 20_000
 
 
 class Policies(_Section):

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from daemon import flapping
+from daemon import flapping, quotas
 from daemon.config import Config
+from daemon.quotas import Dropped
 from daemon.store import Store, facts, timestamp
 from ingest import (
+    Entry,
     Extractor,
     IngestError,
     Item,
@@ -26,7 +28,7 @@ from ingest import (
 from ingest.formats import AUTO
 
 #: as `fetch`
-Look = Callable[["Source", Config, Extractor, datetime], Poll]
+Look = Callable[["Source", Config, Extractor, datetime, int | None], Poll]
 LONGEST_BACKOFF = timedelta(hours=24)
 MAX_RAW_CHARS = 4096
 #: of the interval: so much a poll may come later, so that sources added together part
@@ -62,6 +64,9 @@ class Polled:
     unchanged: bool = False
     more: bool = False
     error: str | None = None
+    dropped: tuple[Dropped, ...] = ()  #: facts over a quota, of whatever source
+    waits: bool = False  #: a log that was left unread until there is room for its rows
+    quota: str | None = None  #: what a log waits for, None: that triage catches up
 
 
 def extractor(config: Config) -> Extractor:
@@ -117,13 +122,19 @@ def poll(
 
     ``look`` fetches in another way than `fetch`; what it raises leaves the source as it was.
     """
+    rows = None
+    if source.kind == "log":
+        rows, quota = quotas.log_room(store, source.id, config, now)
+        if not rows:
+            return _wait(store, source, config, quota, now)
     try:
-        found = (look or fetch)(source, config, extract, now)
+        found = (look or fetch)(source, config, extract, now, rows)
     except IngestError as error:
         _note_failure(store, source, config, error, now)
         return Polled(source.name, error=str(error))
     with store.write():
-        entries, kept = _store_items(store, source, found.items, now)
+        entries, new = _store_items(store, source, found.items, now)
+        dropped = quotas.enforce(store, source.id, new, config, now) if new else ()
         for letter in found.dead:
             row = {"source_id": source.id, "received_at": timestamp(now)}
             row |= {"location": letter.location, "code": letter.code, "message": letter.message}
@@ -131,13 +142,35 @@ def poll(
                 {**row, "raw": letter.raw[:MAX_RAW_CHARS]}, ignore=True
             )
         _note_success(store, source, config, found, now)
-    return Polled(source.name, entries, kept, len(found.dead), found.not_modified, found.more)
+    return Polled(
+        source.name,
+        entries,
+        len(new),
+        len(found.dead),
+        found.not_modified,
+        found.more,
+        dropped=dropped,
+    )
 
 
-def fetch(source: Source, config: Config, extract: Extractor, now: datetime) -> Poll:
-    """Fetch or read what is new at a source; writes nothing. Raises IngestError."""
+def _wait(store: Store, source: Source, config: Config, quota: str | None, now: datetime) -> Polled:
+    """Leave a log unread: for a day's quota until the next poll, for triage until it gets on."""
+    if quota is not None:
+        wait = timedelta(minutes=config.ingest.poll_interval_minutes)
+        with store.write():
+            store.table("source").update(source.id, {"next_poll_at": timestamp(now + wait)})
+    return Polled(source.name, waits=True, quota=quota)
+
+
+def fetch(
+    source: Source, config: Config, extract: Extractor, now: datetime, rows: int | None = None
+) -> Poll:
+    """Fetch or read what is new at a source; writes nothing. Raises IngestError.
+
+    ``rows`` is how many to read of a log, None for as many as a poll may.
+    """
     if source.kind == "log":
-        limit = config.ingest.max_rows_per_poll
+        limit = rows or config.ingest.max_rows_per_poll
         path = Path(source.location)
         return poll_log(path, source.position, extract, limit, now, source.format)
     return poll_feed(
@@ -153,9 +186,9 @@ def fetch(source: Source, config: Config, extract: Extractor, now: datetime) -> 
 
 def _store_items(
     store: Store, source: Source, items: tuple[Item, ...], now: datetime
-) -> tuple[int, int]:
-    """Store entries not seen before and the facts in them; return how many of each."""
-    entries = kept = 0
+) -> tuple[int, list[int]]:
+    """Store entries not seen before and the facts in them; return how many, and which facts."""
+    entries, new = 0, []
     received = facts.receive_time(store, now)
     for item in items:
         entry = item.entry
@@ -170,12 +203,7 @@ def _store_items(
             "received_at": timestamp(now),
             "raw": entry.raw,
         }
-        if store.one(
-            "SELECT id FROM entry WHERE source_id = ? AND key = ? AND content_hash = ?",
-            source.id,
-            entry.key,
-            entry.content_hash,
-        ):
+        if is_stored(store, source.id, entry):
             continue
         entry_id = store.insert("entry", row)
         entries += 1
@@ -183,14 +211,21 @@ def _store_items(
         dated = entry.published if source.tier == "trusted" else None
         doubt = flapping.reason(store, source.id, entry.key, now)
         for candidate in item.candidates:
+            asserted = dated or received
             number = facts.insert(
-                store, candidate, entry_id, source.tier, dated or received, received
+                store, candidate, entry_id, source.tier, asserted, received, source.id
             )
             # One that is held is no news, however often its entry changes: triage sees to it.
             if doubt and not facts.held_before(store, number):
                 store.transition("fact", number, "quarantine", now, doubt)
-            kept += 1
-    return entries, kept
+            new.append(number)
+    return entries, new
+
+
+def is_stored(store: Store, source_id: int, entry: Entry) -> bool:
+    """Tell whether a source delivered an entry before, with the same content."""
+    sql = "SELECT id FROM entry WHERE source_id = ? AND key = ? AND content_hash = ?"
+    return store.one(sql, source_id, entry.key, entry.content_hash) is not None
 
 
 def _note_success(store: Store, source: Source, config: Config, found: Poll, now: datetime) -> None:

@@ -19,6 +19,7 @@ from daemon.errors import WisedError
 from daemon.loop import Loop
 from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded, Request
 from daemon.patience import GivenUp, wait_for
+from daemon.polling import Polled
 from daemon.signals import Asked, handled
 from daemon.state import State
 from daemon.store import Store, clock
@@ -96,11 +97,11 @@ class Service:
             clock.let_all_be_due(self.store, now())
 
     def poll_due(self) -> int:
-        """Poll every due source once; return how many were polled."""
+        """Poll every due source once; return how many were, without logs that wait for room."""
         if "ingest" in releases.holds(self.store):
             return 0
-        sources = polling.due(self.store, now())
-        for source in sources:
+        polled = 0
+        for source in polling.due(self.store, now()):
             if self.asked.to_drain:
                 break
             try:
@@ -109,18 +110,31 @@ class Service:
                 )
             except GivenUp:
                 break
-            fields = {"source": found.source, "entries": found.entries, "facts": found.facts}
-            if found.error:
-                self.log.warning("source.failed", source=found.source, error=found.error)
-            else:
-                self.log.info("source.polled", **fields, dead=found.dead, unchanged=found.unchanged)
-        return len(sources)
+            self._report_poll(found)
+            polled += not found.waits
+        return polled
+
+    def _report_poll(self, found: Polled) -> None:
+        fields = {"source": found.source, "entries": found.entries, "facts": found.facts}
+        if found.error:
+            self.log.warning("source.failed", source=found.source, error=found.error)
+        elif found.quota:
+            self.log.warning("source.waits", source=found.source, quota=found.quota)
+        elif not found.waits:
+            self.log.info("source.polled", **fields, dead=found.dead, unchanged=found.unchanged)
+        for one in found.dropped:
+            self.log.warning("facts.dropped", source=one.source, quota=one.quota, facts=one.facts)
 
     def _look(
-        self, source: polling.Source, config: Config, extract: Extractor, at: datetime
+        self,
+        source: polling.Source,
+        config: Config,
+        extract: Extractor,
+        at: datetime,
+        rows: int | None,
     ) -> Poll:
         """Fetch what is new at a source; a slow one must not keep the daemon from ending."""
-        return wait_for(lambda: polling.fetch(source, config, extract, at), self.asked)
+        return wait_for(lambda: polling.fetch(source, config, extract, at, rows), self.asked)
 
     def work(self) -> bool:
         """Triage what was received and run one cycle; True when there was something to do.

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from daemon import attempts, releases
+from daemon import attempts, quotas, releases
 from daemon.attempts import Waiting
+from daemon.quotas import Dropped
 from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store, facts, shards
@@ -51,6 +52,7 @@ class Status:
     newest: Release  #: the newest release of all
     holds: Mapping[str, str]  #: reason by kind of work
     dead_letters: int
+    dropped: tuple[Dropped, ...]  #: facts over a quota in the last 24 hours, by source and quota
     waiting: tuple[Waiting, ...] = ()  #: batches that failed and are tried again, the next first
 
     @property
@@ -67,7 +69,7 @@ class Status:
         return tuple(found)
 
 
-def read(state: State, store: Store) -> Status:
+def read(state: State, store: Store, now: datetime) -> Status:
     """Read how the service stands; ``store`` may be open read-only."""
     every = releases.newest_first(releases.all_releases(store))
     current = releases.promoted(store)
@@ -83,6 +85,7 @@ def read(state: State, store: Store) -> Status:
         newest=every[0],
         holds=releases.holds(store),
         dead_letters=_count(store, "SELECT count(*) AS n FROM dead_letter"),
+        dropped=quotas.since(store, now - quotas.DAY),
         waiting=tuple(attempts.waiting(store)),
     )
 

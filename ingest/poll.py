@@ -6,11 +6,14 @@ from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from ingest import isolated, ladder, log
+from ingest import feed, isolated, ladder, log
+from ingest.entries import Parsed
+from ingest.errors import FeedError
 from ingest.extract import Extractor
 from ingest.fetch import Limits, Response, fetch
 from ingest.formats import AUTO
-from ingest.types import LogPosition, Poll
+from ingest.lines import HEAD_BYTES, open_plain
+from ingest.types import DeadLetter, Item, LogPosition, Poll
 from ingest.urls import base
 
 
@@ -61,14 +64,37 @@ def poll_feed(
             retry_after=answer.retry_after,
         )
     parsed = isolated.parse(answer.body, answer.content_type, now, base=base(answer.url))
-    read = [ladder.item(entry, extractor) for entry in parsed.entries]
+    items, dead = _read(parsed, extractor)
     return Poll(
-        items=tuple(item for item, _ in read),
-        dead=parsed.dead + tuple(letter for _, dead in read for letter in dead),
+        items=items,
+        dead=dead,
         etag=answer.etag,
         last_modified=_lasting(answer.last_modified, now),
         retry_after=answer.retry_after,
     )
+
+
+def _read(parsed: Parsed, extractor: Extractor) -> tuple[tuple[Item, ...], tuple[DeadLetter, ...]]:
+    read = [ladder.item(entry, extractor) for entry in parsed.entries]
+    dead = tuple(letter for _, letters in read for letter in letters)
+    return tuple(item for item, _ in read), parsed.dead + dead
+
+
+def poll_document(path: Path, extractor: Extractor, now: datetime) -> Poll | None:
+    """Return what a feed document in a file would bring; None where the file is something else.
+
+    Raises FeedError for one that cannot be used, LogError for what is not a plain file.
+    """
+    limit = Limits().decoded_bytes
+    with open_plain(path) as file:
+        if not feed.looks_like_one(file.read(HEAD_BYTES)):
+            return None
+        file.seek(0)
+        body = file.read(limit + 1)
+    if len(body) > limit:
+        raise FeedError("feed.too_large", f"{path} is over {limit} bytes")
+    items, dead = _read(isolated.parse(body, None, now), extractor)
+    return Poll(items=items, dead=dead)
 
 
 def poll_log(

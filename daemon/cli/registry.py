@@ -43,6 +43,7 @@ class Described:
     entries: int
     facts: int  #: that an entry of the source supports
     dead_letters: int
+    dropped: int  #: facts dropped over a quota, ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ _DESCRIBE = (
     " (SELECT count(*) FROM entry WHERE source_id = source.id) AS entries,"
     " (SELECT count(DISTINCT fact_id) FROM evidence JOIN entry ON entry.id = entry_id"
     "  WHERE source_id = source.id) AS facts,"
-    " (SELECT count(*) FROM dead_letter WHERE source_id = source.id) AS dead_letters"
+    " (SELECT count(*) FROM dead_letter WHERE source_id = source.id) AS dead_letters,"
+    " (SELECT coalesce(sum(facts), 0) FROM dropped WHERE source_id = source.id) AS dropped"
     " FROM source"
 )
 
@@ -85,6 +87,7 @@ def _described(row: sqlite3.Row) -> Described:
         entries=row["entries"],
         facts=row["facts"],
         dead_letters=row["dead_letters"],
+        dropped=row["dropped"],
     )
 
 

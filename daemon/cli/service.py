@@ -152,9 +152,9 @@ def status(
     from daemon import status as standing
     from daemon.cli import status_view
 
-    with reading(context) as store:
-        seen = standing.read(place(context), store)
     moment = now()
+    with reading(context) as store:
+        seen = standing.read(place(context), store, moment)
     if as_json:
         print_json(status_view.document(seen, moment))
     else:

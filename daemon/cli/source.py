@@ -32,7 +32,7 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="auto|NAME",
-        help="How a log's rows are written; docs/configuration.md has the names.",
+        help="How a log's rows are written; docs/sources.md has the names.",
     ),
 ]
 
@@ -101,7 +101,17 @@ def list_sources(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         print_json({"sources": [_document(one) for one in sources]})
         return
-    columns = ("name", "kind", "tier", "state", "facts", "last ok", "failures", "location")
+    columns = (
+        "name",
+        "kind",
+        "tier",
+        "state",
+        "facts",
+        "dropped",
+        "last ok",
+        "failures",
+        "location",
+    )
     moment = now()
     table(
         columns,
@@ -116,6 +126,7 @@ def _row(one: Described, moment: datetime) -> tuple[object, ...]:
         one.tier,
         one.state,
         one.facts,
+        one.dropped,
         ago(one.last_ok_at, moment),
         one.failures,
         one.location,
@@ -154,6 +165,7 @@ def _document(one: Described) -> dict[str, object]:
         "entries": one.entries,
         "facts": one.facts,
         "dead_letters": one.dead_letters,
+        "dropped": one.dropped,
     }
 
 
@@ -238,10 +250,15 @@ def test(
     """
     from daemon.cli import trial
 
-    found = trial.poll(place(context), location, allow_private, now(), format)
+    moment = now()
+    state = place(context)
+    found = trial.poll(state, location, allow_private, moment, format)
+    over = trial.over(state, location, found, moment)
     if as_json:
-        print_json(trial.document(found, limit))
+        print_json(trial.document(found, limit, over))
         return
     for columns, rows in trial.tables(found, limit):
         table(columns, rows)
     note(trial.summary(found, limit))
+    for one in over:
+        note(str(one))

@@ -42,6 +42,9 @@ def document(status: Status, now: datetime) -> dict[str, object]:
         "holds": dict(status.holds),
         "dead_letters": status.dead_letters,
         "waiting_batches": [_waiting(one) for one in status.waiting],
+        "dropped_last_24_hours": [
+            {"source": one.source, "quota": one.quota, "facts": one.facts} for one in status.dropped
+        ],
     }
 
 
@@ -100,13 +103,13 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
     if status.oldest_waiting:
         fact, state, since = status.oldest_waiting
         yield "oldest waiting", f"fact {fact}, {state}, received {ago(since, now)}"
-    for one in status.waiting:
-        again = f"next attempt at {times(one.next_attempt_at)}"
-        yield (
-            f"batch {one.batch}",
-            f"{one.facts} facts, {again}, {one.attempts} failed: {one.error}",
-        )
+    for batch in status.waiting:
+        again = f"next attempt at {times(batch.next_attempt_at)}"
+        what = f"{batch.facts} facts, {again}, {batch.attempts} failed: {batch.error}"
+        yield f"batch {batch.batch}", what
     yield from _source_lines(status)
+    for one in status.dropped:
+        yield "dropped", f"{_facts(one.facts)} of {one.source} in 24 hours, over {one.quota}"
     yield from _gate_lines(status)
     for kind, reason in status.holds.items():
         yield "hold", f"{kind}: {reason}"
@@ -133,6 +136,10 @@ def _source_lines(status: Status) -> Iterator[tuple[str, object]]:
 
 def _calm(one: SourceHealth) -> str:
     return "ok" if one.state == "active" else one.state
+
+
+def _facts(count: int) -> str:
+    return "1 fact" if count == 1 else f"{count} facts"
 
 
 def _gate_lines(status: Status) -> Iterator[tuple[str, object]]:

@@ -209,6 +209,49 @@ def test_testing_tells_the_format_by_the_keys_or_takes_the_one_that_is_named(sta
     assert wised(state, *test, "edits", "--format", "auto").json == by_keys
 
 
+PAYLOAD = '[{"subject": "Chad", "relation": "currency", "object": "franc"}]'
+RSS = (
+    '<?xml version="1.0"?><rss version="2.0" xmlns:w="https://wised.dev/ns/1"><channel>'
+    "<title>t</title><item><title>Chad: capital is now Abéché</title></item>"
+    f"<item><title>x</title><w:facts>{PAYLOAD}</w:facts></item></channel></rss>"
+)
+JSON_FEED = json.dumps(
+    {
+        "version": "https://jsonfeed.org/version/1.1",
+        "items": [
+            {"id": "1", "title": "Chad: capital is now Abéché"},
+            {"id": "2", "title": "x", "_wised": {"facts": json.loads(PAYLOAD)}},
+        ],
+    }
+)
+
+
+@pytest.mark.parametrize(("name", "document"), [("feed.xml", RSS), ("feed.json", JSON_FEED)])
+def test_testing_a_feed_in_a_file_shows_its_facts_and_what_found_them(
+    state, tmp_path, name, document
+):
+    (tmp_path / name).write_text(document, "utf-8")
+    before = dump(state)
+    found = wised(state, "source", "test", name, "--json").json
+    assert [(f["subject"], f["object"], f["extractor"]) for f in found["facts"]] == [
+        ("Chad", "Abéché", "pattern/1"),
+        ("Chad", "franc", "payload/1"),
+    ]
+    assert dump(state) == before
+    assert wised(state, "source", "test", name).rows[2][:4] == [
+        "Chad",
+        "currency",
+        "franc",
+        "payload/1",
+    ]
+
+
+def test_testing_an_error_page_in_a_file_says_what_it_is(state, tmp_path):
+    (tmp_path / "page.html").write_text("<!doctype html><title>404</title>", "utf-8")
+    ran = wised(state, "source", "test", "page.html")
+    assert ran.code == 1 and "neither RSS, Atom, JSON Feed" in ran.err
+
+
 def test_testing_by_name_reads_from_the_start_again(state, tmp_path):
     log = tmp_path / "fixes.jsonl"
     log.write_text(ROWS, "utf-8")

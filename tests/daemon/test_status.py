@@ -22,7 +22,7 @@ def state(tmp_path):
 
 def read(state):
     with state.store(read_only=True) as store:
-        return status.read(state, store)
+        return status.read(state, store, NOW)
 
 
 def test_a_new_state_is_healthy_and_answers_with_the_bare_model(state):

@@ -199,6 +199,7 @@ def test_a_database_of_the_first_schema_is_brought_up_and_keeps_its_rows(
         new = {
             "release": {"kind": "update", "rewritten": "[]", "last_fact": None, "settings": None},
             "release_fact": {"shard": None},
+            "fact": {"brought_by": 3, "vouched_by": 3},
             "source": {"format": "auto", "log_tail": None, "log_inode": None},
             "batch": {"deaths": 0, "next_attempt_at": None, "split_from": None},
         }

@@ -86,7 +86,7 @@ class World:
 
     def health(self, name="hostile"):
         """Return how `wised status` shows a source."""
-        shown = status.read(self.state, self.store)
+        shown = status.read(self.state, self.store, START)
         return next(source for source in shown.sources if source.name == name)
 
     def facts(self, name="hostile"):
