@@ -51,7 +51,7 @@ class Server:
         if isinstance(request, Embed):
             return embed(self._session, request)
         if isinstance(request, Ask):
-            return _ask(self._session, request)
+            return ask(self._session, request)
         return build(self._session, request)
 
 
@@ -76,7 +76,8 @@ def embed(session: Session, request: Embed) -> Embedded:
     return Embedded(width=vectors.shape[1], vectors=text)
 
 
-def _ask(session: Session, request: Ask) -> Answers:
+def ask(session: Session, request: Ask) -> Answers:
+    """Return the answers of a release, or of the bare model."""
     prompts, tokens = list(request.prompts), request.max_new_tokens or MAX_ANSWER_TOKENS
     release = None if request.release is None else session.load(request.release)
     session.begin(prompts)

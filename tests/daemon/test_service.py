@@ -13,10 +13,11 @@ from world import Builder, add_fact, new_state, states
 from daemon import attempts, service
 from daemon.child import WorkerError
 from daemon.config import Config
+from daemon.messages import Build, Built
 from daemon.service import Service
 from daemon.signals import Asked
 from daemon.state import State
-from daemon.store import Store
+from daemon.store import Store, facts
 
 
 class Quiet:
@@ -122,3 +123,47 @@ def test_a_start_after_the_clock_was_set_back_lets_everything_be_due(
         made.store.event("test", "test", {}, tomorrow)
     made.start()
     assert row(made.store) == there.isoformat(timespec="microseconds")
+
+
+class Signalled(Builder):
+    """The daemon is asked to stop while this builds."""
+
+    asked: Asked
+
+    def __call__(self, request: Build) -> Built:
+        self.asked.stop()
+        return super().__call__(request)
+
+
+def signalled(made: Service, monkeypatch: pytest.MonkeyPatch, **how: Any) -> Signalled:
+    builder = Signalled(**how)
+    builder.asked = made.asked
+
+    class Child:
+        def request(self, request: Any, expect: object, budget: float, report: object) -> Any:
+            return builder(request)
+
+    monkeypatch.setattr(made, "_worker", Child())
+    return builder
+
+
+def test_s03_a_build_that_ends_within_the_grace_is_promoted(
+    made: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fact = add_fact(made.store, "Italy", "Draghi")
+    signalled(made, monkeypatch)
+    assert made.work() is True
+    assert states(made.store) == {fact: "promoted"}
+
+
+def test_s03_no_second_build_is_begun_within_the_grace(
+    made: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, bad = (add_fact(made.store, place, "Ada") for place in ("Italy", "Peru"))
+    builder = signalled(made, monkeypatch, wrong={bad})
+    with pytest.raises(WorkerError) as caught:
+        made.work()
+    assert caught.value.is_stop
+    assert len(builder.requests) == 1
+    assert states(made.store) == {good: "approved", bad: "approved"}
+    assert [f.attempts for f in facts.in_states(made.store, ("approved",))] == [0, 1]
