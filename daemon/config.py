@@ -7,10 +7,12 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from daemon.errors import UsageError
+from ingest import Names
 
 ROOT = Path(__file__).resolve().parent
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -48,12 +50,57 @@ class Embedding(_Section):
 class Ingest(_Section):
     """How sources are polled."""
 
-    poll_interval_minutes: Annotated[float, Field(gt=0)] = 30
+    poll_interval_minutes: Annotated[float, Field(ge=5)] = 30
     max_rows_per_poll: Positive = 2000
     timeout_seconds: Annotated[float, Field(gt=0)] = 60
+    ca_file: str | None = None
     max_undecided_facts: Positive = 100_000
     max_undecided_facts_per_source: Positive = 20_000
     max_new_facts_per_source_per_day: Positive = 20_000
+
+
+class Extraction(_Section):
+    """How free text is read by a language model."""
+
+    reader: Literal["none", "local", "endpoint"] = "none"
+    model: str | None = None
+    endpoint: str = "http://127.0.0.1:8000/v1"
+    api_key_env: str = "WISED_READER_KEY"
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120
+    max_text_chars: Annotated[int, Field(ge=100, le=65536)] = 6000
+    max_facts_per_entry: Annotated[int, Field(ge=1, le=100)] = 10
+    max_entries_per_cycle: Positive = 20
+    max_attempts: Positive = 3
+    retry_minutes: Annotated[float, Field(ge=0)] = 10
+    auto_approve: bool = False
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_a_plain_url(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            is_plain = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            is_plain = False
+        # NOTE: the value is not repeated: it may hold a secret that was put into the wrong place.
+        if not is_plain or parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("must be an http or https URL without user, query or fragment")
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_variable(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", value):
+            raise ValueError(
+                "must be the name of an environment variable; the key itself goes there"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> Extraction:
+        if self.reader == "endpoint" and self.model is None:
+            raise ValueError('reader = "endpoint" needs model, as the server names it')
+        return self
 
 
 class Policies(_Section):
@@ -178,11 +225,19 @@ class Config(_Section):
     model: Model
     embedding: Embedding
     ingest: Ingest = Ingest()
+    extraction: Extraction = Extraction()
     policies: Policies = Policies()
     gate: Gate = Gate()
     wise: Wise = Wise()
     daemon: Daemon = Daemon()
+    subjects: dict[str, tuple[str, ...]] = {}  #: other names of a subject, by the one it goes under
     relations: dict[str, Relation] = {}
+
+    @field_validator("subjects")
+    @classmethod
+    def _names_mean_one_subject(cls, value: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+        Names(value)
+        return value
 
     @field_validator("relations")
     @classmethod

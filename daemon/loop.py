@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Protocol
 
 from daemon.config import Config
@@ -18,6 +19,7 @@ from daemon.ticks import Ticks
 
 LOOK_SECONDS = 0.25  #: between two looks at the flags
 INGEST_SECONDS = 1.0  #: between two looks for sources that are due
+ORDER = ("ingest", "read", "edit")  #: in which a round does what is flagged
 #: a wall clock that leaves the monotonic one by more was set, or the machine slept
 JUMP = timedelta(seconds=5)
 
@@ -32,6 +34,10 @@ class Works(Protocol):
 
     def poll_due(self) -> int:
         """Poll what is due; return how many sources that were."""
+        ...
+
+    def read_due(self) -> int:
+        """Let the reader read what waits for it; return how many entries it got on with."""
         ...
 
     def work(self) -> bool:
@@ -61,15 +67,15 @@ class Loop:
     ) -> None:
         self._service, self._asked, self._log = service, asked, log
         self._clock, self._monotonic = clock, monotonic
-        self._stages = tuple(sorted(stages, reverse=True))  #: ingest before edit
+        wanted = set(stages)
+        wanted |= {"read"} if "ingest" in wanted else set()
+        self._stages = tuple(stage for stage in ORDER if stage in wanted)
         self._last = clock(), monotonic()
         self.ticks = Ticks(self._periods())
 
     def _periods(self) -> dict[str, float]:
-        every = {
-            "ingest": INGEST_SECONDS,
-            "edit": self._service.config.daemon.cycle_interval_seconds,
-        }
+        cycle = self._service.config.daemon.cycle_interval_seconds
+        every = {"ingest": INGEST_SECONDS, "read": cycle, "edit": cycle}
         return {stage: every[stage] for stage in self._stages}
 
     def run(self) -> None:
@@ -85,7 +91,7 @@ class Loop:
 
     def drain(self) -> None:
         """Do all that is due, until nothing is."""
-        act = {"ingest": self._service.poll_due, "edit": self._service.work}
+        act = self._acts()
         busy = True
         while busy:
             busy = False
@@ -102,14 +108,15 @@ class Loop:
             if self._asked.to_drain:
                 return
             if self.ticks.take(stage):
-                self._guard(stage, self._poll if stage == "ingest" else self._work)
+                self._guard(stage, partial(self._act, stage))
 
-    def _poll(self) -> None:
-        self._service.poll_due()
+    def _acts(self) -> dict[str, Callable[[], int]]:
+        service = self._service
+        return {"ingest": service.poll_due, "read": service.read_due, "edit": service.work}
 
-    def _work(self) -> None:
-        if self._service.work():
-            self.ticks.flag("edit")  # a backlog is worked off without waiting for the next tick
+    def _act(self, stage: str) -> None:
+        if self._acts()[stage]() and stage != "ingest":
+            self.ticks.flag(stage)  # a backlog is worked off without waiting for the next tick
 
     def _guard(self, stage: str, act: Callable[[], None]) -> None:
         """Run ``act``; what passes, a full disk or a busy database, is logged. Raises bugs."""

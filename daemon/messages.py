@@ -57,6 +57,17 @@ class Ask(_Message):
     beside_bare: bool = True  #: whether the bare model is asked as well
 
 
+class Read(_Message):
+    """Write which facts a text states, with the reader's model; all its strings from the text."""
+
+    kind: Literal["read"] = "read"
+    prompt: str
+    sentences: tuple[str, ...]  #: a fact's subject and object stand in one of them
+    relations: tuple[str, ...]
+    max_facts: int
+    timeout_seconds: float
+
+
 class Build(_Message):
     """Train a candidate, write it to ``out`` and measure it as it would serve."""
 
@@ -72,7 +83,7 @@ class Build(_Message):
     measured: bool = True  #: False: only write the memory's two files
 
 
-Request = Annotated[Embed | Ask | Build, Field(discriminator="kind")]
+Request = Annotated[Embed | Ask | Read | Build, Field(discriminator="kind")]
 
 
 class Envelope(_Message):
@@ -105,6 +116,16 @@ class Answers(_Message):
 
     kind: Literal["answers"] = "answers"
     answers: tuple[Said, ...]
+
+
+class ReadText(_Message):
+    """What the reader's model wrote, or why this text has no answer."""
+
+    kind: Literal["read_text"] = "read_text"
+    text: str = ""
+    code: str = ""  #: of a ReaderError; empty when there is an answer
+    message: str = ""
+    hint: str = ""
 
 
 class Measured(_Message):
@@ -187,7 +208,8 @@ class Failed(_Message):
 
 
 Reply = Annotated[
-    Embedded | Answers | Built | Alive | Progress | Failed, Field(discriminator="kind")
+    Embedded | Answers | ReadText | Built | Alive | Progress | Failed,
+    Field(discriminator="kind"),
 ]
 
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from daemon import attempts, questions, releases
 from daemon.config import Config
 from daemon.errors import Conflict
-from daemon.messages import Build, FactText
+from daemon.messages import Build, FactText, Questions
 from daemon.questions import Slot
 from daemon.releases import Release
 from daemon.store import Store, facts, shards, timestamp
 from daemon.store.facts import Fact
-from ingest import ASKED
+from ingest import ASKED, Names, fill, name_key
 from policies import due, wait_after
 
 
@@ -223,28 +223,46 @@ def recorded(store: Store, release: Release) -> Plan:
 
 def request(store: Store, config: Config, plan: Plan, parent: Path | None, folder: Path) -> Build:
     """Return what the worker needs to build ``plan`` in ``folder`` on ``parent``'s folder."""
-    live = {Slot(f.subject, f.relation) for f in plan.held}
-    withdrawn = {Slot(f.subject, f.relation) for f in plan.withdrawn}
-    changed = plan.new or _of_shards(store, plan, config)
-    chosen = questions.choose(
-        config.relations,
-        set(facts.subjects(store, plan.last_fact)),
-        live | withdrawn,
-        [Slot(f.subject, f.relation) for f in changed if f.relation != ASKED],
-        far=config.gate.far_probes,
-        seed=config.wise.seed,
-    )
-    replaced = {f.slot_key: f.object for f in plan.withdrawn}
-    new_slots = {f.slot_key for f in plan.new}
+    names = Names(config.subjects)
+    # By these settings and not as stored: keys are made anew when the names change.
+    slot_of = {f.id: names.slot_key(f.subject, f.relation) for f in (*plan.new, *plan.withdrawn)}
+    replaced: dict[str, tuple[str, ...]] = {}
+    for fact in plan.withdrawn:
+        replaced[slot_of[fact.id]] = (*replaced.get(slot_of[fact.id], ()), fact.object)
+    new_slots = {slot_of[f.id] for f in plan.new}
+    told = _Told(store, names, plan.last_fact)
+
+    def text(fact: Fact, replaces: tuple[str, ...] = ()) -> FactText:
+        return _text(fact, config, told.others(fact), replaces)
+
     return Build(
         number=plan.number,
         parent=str(parent) if parent else None,
         out=str(folder),
-        facts=tuple(_text(f, replaced.get(f.slot_key)) for f in plan.new),
-        kept=tuple(_text(f) for f in plan.kept),
-        withdrawn=tuple(_text(f) for f in plan.withdrawn if f.slot_key not in new_slots),
+        facts=tuple(text(f, replaced.get(slot_of[f.id], ())) for f in plan.new),
+        kept=tuple(map(text, plan.kept)),
+        withdrawn=tuple(text(f) for f in plan.withdrawn if slot_of[f.id] not in new_slots),
         rewritten=plan.rewritten,
-        questions=chosen,
+        questions=_questions(store, config, names, plan),
+    )
+
+
+def _questions(store: Store, config: Config, names: Names, plan: Plan) -> Questions:
+    """Choose questions, each subject under one of its names, so that no live slot is asked."""
+    known = sorted({subject for subject, _ in facts.slots(store, plan.last_fact)}, reverse=True)
+    name_of = {names.key(name): name for name in known}  # the first of its names by the alphabet
+
+    def slot(fact: Fact) -> Slot:
+        return Slot(name_of.get(names.key(fact.subject), fact.subject), fact.relation)
+
+    changed = plan.new or _of_shards(store, plan, config)
+    return questions.choose(
+        config.relations,
+        set(name_of.values()),
+        {slot(f) for f in (*plan.held, *plan.withdrawn)},
+        [slot(f) for f in changed if f.relation != ASKED],
+        far=config.gate.far_probes,
+        seed=config.wise.seed,
     )
 
 
@@ -256,12 +274,44 @@ def _of_shards(store: Store, plan: Plan, config: Config) -> tuple[Fact, ...]:
     return tuple(random.Random(f"{config.wise.seed}:{plan.number}").sample(there, sample))
 
 
-def _text(fact: Fact, replaces: str | None = None) -> FactText:
-    older = () if replaces is None else (replaces,)
+def _text(
+    fact: Fact, config: Config, others: Sequence[str], replaces: tuple[str, ...] = ()
+) -> FactText:
+    """Return a fact as it is written: asked as it is stored, and under its subject's other names.
+
+    So no name is left to answer as before; of the other names one phrasing each is a probe.
+    """
+    relation = config.relations.get(fact.relation)
+    trained = relation.prompts if relation else ()
+    probed = relation.held_out[:1] if relation else ()
     return FactText(
         id=fact.id,
         object=fact.object,
-        prompts=fact.prompts,
-        held_out=fact.held_out,
-        replaces=older,
+        prompts=(*fact.prompts, *(fill(prompt, name) for name in others for prompt in trained)),
+        held_out=(*fact.held_out, *(fill(prompt, name) for name in others for prompt in probed)),
+        replaces=replaces,
     )
+
+
+class _Told:
+    """The names under which sources have spoken of each slot.
+
+    Only these are asked, as the table spells them: a name that no source uses would take room
+    and blur the router's keys for nothing.
+    """
+
+    def __init__(self, store: Store, names: Names, last: int) -> None:
+        self._names = names
+        self._under: dict[str, set[str]] = {}  #: by slot: the keys of the names
+        slots = facts.slots(store, last)
+        several = {name for name in {subject for subject, _ in slots} if names.others(name)}
+        for subject, relation in slots:
+            if subject in several:
+                slot = names.slot_key(subject, relation)
+                self._under.setdefault(slot, set()).add(name_key(subject))
+
+    def others(self, fact: Fact) -> tuple[str, ...]:
+        """Return the names of a fact's slot other than its own, in the table's order."""
+        under = self._under.get(self._names.slot_key(fact.subject, fact.relation), ())
+        others = self._names.others(fact.subject) if under else ()
+        return tuple(name for name in others if name_key(name) in under)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from daemon import flapping, quotas
+from daemon import quotas, schedule
 from daemon.config import Config
+from daemon.keeping import Stored, keep
 from daemon.quotas import Dropped
+from daemon.reading import is_for_reader, mark
+from daemon.schedule import Move
 from daemon.store import Store, facts, timestamp
 from ingest import (
     Entry,
@@ -26,10 +29,11 @@ from ingest import (
     poll_log,
 )
 from ingest.formats import AUTO
+from ingest.networks import Allowed
+from ingest.urls import host, redact
 
 #: as `fetch`
 Look = Callable[["Source", Config, Extractor, datetime, int | None], Poll]
-LONGEST_BACKOFF = timedelta(hours=24)
 MAX_RAW_CHARS = 4096
 #: of the interval: so much a poll may come later, so that sources added together part
 JITTER_SHARE = 0.1
@@ -42,15 +46,17 @@ class Source:
     id: int
     name: str
     kind: str  #: ``feed`` or ``log``
-    location: str  #: URL or path
+    location: str = field(repr=False)  #: URL or path; may hold credentials
     tier: str
     state: str
-    allow_private: bool
+    allowed: Allowed  #: private addresses that it may be fetched from
     etag: str | None
     last_modified: str | None
     position: LogPosition | None
     failures: int
     format: str = AUTO  #: of a log's rows
+    last_full_at: datetime | None = None  #: a feed's whole document; None before the first
+    move: Move | None = None  #: where a feed says that it has moved for good
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,22 +98,38 @@ def _source(row: sqlite3.Row) -> Source:
         row["location"],
         row["tier"],
         row["state"],
-        bool(row["allow_private"]),
+        Allowed.parse((row["allow_private"],)),
         row["etag"],
         row["last_modified"],
         position,
         row["failures"],
         row["format"],
+        datetime.fromisoformat(row["last_full_at"]) if row["last_full_at"] else None,
+        schedule.move(row["moved_to"], row["moved_polls"]),
     )
 
 
 def due(store: Store, now: datetime) -> list[Source]:
     """Return the active sources whose next poll is due, longest waiting first."""
+    # What works goes before what fails: a feed that is told 429 holds up its host's others, and
+    # they would never have their turn.
     rows = store.rows(
-        "SELECT * FROM source WHERE state = 'active' AND next_poll_at <= ? ORDER BY next_poll_at",
+        "SELECT * FROM source WHERE state = 'active' AND next_poll_at <= ?"
+        " ORDER BY next_poll_at, failures, id",
         timestamp(now),
     )
     return [_source(row) for row in rows]
+
+
+def due_in_turn(store: Store, clock: Callable[[], datetime]) -> Iterator[Source]:
+    """Yield each source that is due once, looked up anew before each.
+
+    What one poll brings may hold up the next: a host that is busy, an operator who pauses it.
+    """
+    seen: set[int] = set()
+    while waiting := [source for source in due(store, clock()) if source.id not in seen]:
+        seen.add(waiting[0].id)
+        yield waiting[0]
 
 
 def poll(
@@ -133,7 +155,7 @@ def poll(
         _note_failure(store, source, config, error, now)
         return Polled(source.name, error=str(error))
     with store.write():
-        entries, new = _store_items(store, source, found.items, now)
+        entries, new = _store_items(store, source, config, found.items, now)
         dropped = quotas.enforce(store, source.id, new, config, now) if new else ()
         for letter in found.dead:
             row = {"source_id": source.id, "received_at": timestamp(now)}
@@ -173,22 +195,24 @@ def fetch(
         limit = rows or config.ingest.max_rows_per_poll
         path = Path(source.location)
         return poll_log(path, source.position, extract, limit, now, source.format)
+    whole = schedule.is_full_due(source.last_full_at, now)
     return poll_feed(
         source.location,
-        etag=source.etag,
-        last_modified=source.last_modified,
+        etag=None if whole else source.etag,
+        last_modified=None if whole else source.last_modified,
         extractor=extract,
         now=now,
-        allow_private=source.allow_private,
+        allowed=source.allowed,
         limits=Limits(total_seconds=config.ingest.timeout_seconds),
+        ca_file=config.ingest.ca_file,
     )
 
 
 def _store_items(
-    store: Store, source: Source, items: tuple[Item, ...], now: datetime
+    store: Store, source: Source, config: Config, items: tuple[Item, ...], now: datetime
 ) -> tuple[int, list[int]]:
     """Store entries not seen before and the facts in them; return how many, and which facts."""
-    entries, new = 0, []
+    entries, new = 0, list[int]()
     received = facts.receive_time(store, now)
     for item in items:
         entry = item.entry
@@ -207,18 +231,10 @@ def _store_items(
             continue
         entry_id = store.insert("entry", row)
         entries += 1
-        # A source's own date orders facts only where the operator trusts the source.
-        dated = entry.published if source.tier == "trusted" else None
-        doubt = flapping.reason(store, source.id, entry.key, now)
-        for candidate in item.candidates:
-            asserted = dated or received
-            number = facts.insert(
-                store, candidate, entry_id, source.tier, asserted, received, source.id
-            )
-            # One that is held is no news, however often its entry changes: triage sees to it.
-            if doubt and not facts.held_before(store, number):
-                store.transition("fact", number, "quarantine", now, doubt)
-            new.append(number)
+        stored = Stored(entry_id, entry.key, source.id, source.tier, entry.published, received)
+        new += keep(store, stored, item.candidates, received)
+        if is_for_reader(item, config):
+            mark(store, entry_id, item, now)
     return entries, new
 
 
@@ -228,13 +244,24 @@ def is_stored(store: Store, source_id: int, entry: Entry) -> bool:
     return store.one(sql, source_id, entry.key, entry.content_hash) is not None
 
 
+def _interval(config: Config) -> timedelta:
+    return timedelta(minutes=config.ingest.poll_interval_minutes)
+
+
+def _is_elsewhere(store: Store, source: Source) -> bool:
+    """Tell whether the operator gave the source another URL while it was polled.
+
+    What the old one said about the next poll, its validators above all, is nothing to the new one.
+    """
+    row = store.one("SELECT location FROM source WHERE id = ?", source.id)
+    return row is None or row["location"] != source.location
+
+
 def _note_success(store: Store, source: Source, config: Config, found: Poll, now: datetime) -> None:
-    wait = timedelta(minutes=config.ingest.poll_interval_minutes)
+    if _is_elsewhere(store, source):
+        return
+    wait = schedule.after_success(_interval(config), found.more, found.retry_after)
     wait *= 1 + JITTER_SHARE * random.random()
-    if found.more:
-        wait = timedelta(0)
-    elif found.retry_after:
-        wait = max(wait, timedelta(seconds=found.retry_after))
     values: dict[str, object] = {
         "next_poll_at": timestamp(now + wait),
         "last_ok_at": timestamp(now),
@@ -243,6 +270,10 @@ def _note_success(store: Store, source: Source, config: Config, found: Poll, now
         "etag": found.etag,
         "last_modified": found.last_modified,
     }
+    if source.kind == "feed":
+        values |= _noted_move(store, source, found, now)
+        if not found.not_modified:
+            values["last_full_at"] = timestamp(now)
     if found.position:
         values |= {
             "log_offset": found.position.offset,
@@ -253,24 +284,53 @@ def _note_success(store: Store, source: Source, config: Config, found: Poll, now
     store.table("source").update(source.id, values)
 
 
+def _noted_move(store: Store, source: Source, found: Poll, now: datetime) -> dict[str, object]:
+    """Return the columns that say where a feed has moved; an event when that is proposed anew."""
+    move = schedule.next_move(source.move, found.moved_to)
+    if move is None:
+        return {"moved_to": None, "moved_polls": 0}
+    if move.polls == schedule.PROPOSE_AFTER:
+        data = {"name": source.name, "location": redact(source.location), "to": redact(move.url)}
+        store.event("source.moved", f"source:{source.id}", data, now)
+    return {"moved_to": move.url, "moved_polls": move.polls}
+
+
 def _note_failure(
     store: Store, source: Source, config: Config, error: IngestError, now: datetime
 ) -> None:
-    """Back off with full jitter; a feed that is gone for good is not asked again."""
-    base = timedelta(minutes=max(1.0, config.ingest.poll_interval_minutes))
-    longest = min(LONGEST_BACKOFF, base * 2 ** min(source.failures, 12))
-    wait = max(timedelta(minutes=1), longest * random.random())
+    """Back off; a feed that is gone for good is not asked again until the operator resumes it."""
     asked = getattr(error, "retry_after", None)
-    if asked:
-        wait = max(wait, timedelta(seconds=asked))
-    values = {
+    wait = schedule.after_failure(_interval(config), source.failures, asked, random.random())
+    values: dict[str, object] = {
         "next_poll_at": timestamp(now + wait),
         "failures": source.failures + 1,
         "last_error": str(error),
     }
-    if error.code == "fetch.gone":
-        values["state"] = "gone"
     with store.write():
+        if _is_elsewhere(store, source):
+            return
         store.table("source").update(source.id, values)
         if error.code == "fetch.gone":
-            store.event("source.gone", f"source:{source.id}", {"name": source.name}, now)
+            _note_gone(store, source, error, now)
+        busy = getattr(error, "busy_host", None)
+        if busy and asked:
+            _hold_host(store, busy, now + timedelta(seconds=asked))
+
+
+def _note_gone(store: Store, source: Source, error: IngestError, now: datetime) -> None:
+    gone = store.connection.execute(
+        "UPDATE source SET state = 'gone' WHERE id = ? AND state = 'active'", (source.id,)
+    )
+    if gone.rowcount:  # else the operator paused or removed it meanwhile
+        data = {"name": source.name, "from": source.state, "to": "gone", "reason": str(error)}
+        store.event("source.gone", f"source:{source.id}", data, now)
+
+
+def _hold_host(store: Store, busy: str, until: datetime) -> None:
+    """Let a host's feeds wait: it said 429, which is meant for us and not for one feed."""
+    for row in store.rows("SELECT id, location FROM source WHERE kind = 'feed'"):
+        if host(row["location"]) == busy:
+            store.connection.execute(
+                "UPDATE source SET next_poll_at = max(next_poll_at, ?) WHERE id = ?",
+                (timestamp(until), row["id"]),
+            )

@@ -9,7 +9,7 @@ import sqlite3
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from daemon import attempts, polling, progress, releases
+from daemon import attempts, polling, progress, readers, releases
 from daemon import log as status_log
 from daemon import reload as reloading
 from daemon.child import Limits, Worker, WorkerError
@@ -17,12 +17,13 @@ from daemon.config import Config
 from daemon.cycle import Done, cycle
 from daemon.errors import WisedError
 from daemon.loop import Loop
-from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded, Request
+from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded, Read, ReadText, Request
 from daemon.patience import GivenUp, wait_for
 from daemon.polling import Polled
+from daemon.reading import Reads
 from daemon.signals import Asked, handled
 from daemon.state import State
-from daemon.store import Store, clock
+from daemon.store import Store, clock, keys
 from daemon.triage import Triage
 from ingest import Extractor, Poll
 
@@ -57,6 +58,8 @@ class Service:
         log = self.state.logs / "worker.log"
         self._worker = Worker(self.state.running_file, log, self.asked, limits)
         self._extract = polling.extractor(config)
+        reader = readers.configured(config, self._read, self.asked)
+        self._reads = Reads(self.store, config, reader, self._extract, self.log)
         self._triage = Triage(self.store, config, self._embed, self._ask)
 
     def start(self) -> None:
@@ -67,8 +70,13 @@ class Service:
         for line in attempts.note_interrupted(self.store, self.config, now()):
             self.log.warning("state.reconciled", what=line)
         self._reconcile()
+        self._renew_keys()
         number = releases.promoted(self.store).number
         self.log.info("daemon.ready", release=number)
+
+    def _renew_keys(self) -> None:
+        if found := keys.renew(self.store, self.config.subjects, now()):
+            self.log.info("facts.rekeyed", facts=found.facts, disputed_slots=found.disputed)
 
     def _reconcile(self) -> None:
         for line in releases.reconcile(self.state, self.store, now()):
@@ -88,6 +96,7 @@ class Service:
                 self.store.event("config.reload", "config", {"changed": list(keys)}, now())
             self._worker.kill()
             self._take_over(config)
+            self._renew_keys()
         self.log.info("config.reloaded", changed=list(keys))
         return True
 
@@ -101,7 +110,7 @@ class Service:
         if "ingest" in releases.holds(self.store):
             return 0
         polled = 0
-        for source in polling.due(self.store, now()):
+        for source in polling.due_in_turn(self.store, now):
             if self.asked.to_drain:
                 break
             try:
@@ -135,6 +144,12 @@ class Service:
     ) -> Poll:
         """Fetch what is new at a source; a slow one must not keep the daemon from ending."""
         return wait_for(lambda: polling.fetch(source, config, extract, at, rows), self.asked)
+
+    def read_due(self) -> int:
+        """Let the reader read entries that wait for it; return how many it got on with."""
+        if "ingest" in releases.holds(self.store):
+            return 0
+        return self._reads.run(now)
 
     def work(self) -> bool:
         """Triage what was received and run one cycle; True when there was something to do.
@@ -199,6 +214,11 @@ class Service:
 
     def _ask(self, request: Ask) -> Answers:
         return self._request(request, Answers, self.config.daemon.ask_budget_minutes)
+
+    def _read(self, request: Read) -> ReadText:
+        # The model watches its own time; the rest is for loading it.
+        budget = self.config.daemon.ask_budget_minutes + request.timeout_seconds / 60
+        return self._request(request, ReadText, budget)
 
     def _build(self, request: Build) -> Built:
         self.log.info(

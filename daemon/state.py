@@ -17,7 +17,7 @@ from pathlib import Path
 from daemon import config as configuration
 from daemon.config import Config
 from daemon.errors import Conflict, NotFound, NotRunning
-from daemon.store import FILE, Store
+from daemon.store import FILE, Store, keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,11 +157,12 @@ def init(folder: Path, now: datetime, config_text: str | None = None) -> State:
     if not state.config_file.exists():
         text = config_text or configuration.default_file().read_text("utf-8")
         state.config_file.write_text(text, "utf-8")
-    configuration.load(state.config_file)
+    config = configuration.load(state.config_file)
     with Store(folder, actor="init") as store, store.write():
         if store.one("SELECT number FROM release") is None:
             at = now.astimezone(UTC).isoformat(timespec="microseconds")
             row = {"number": 0, "state": "promoted", "created_at": at, "promoted_at": at}
             store.table("release").insert(row)
             store.event("release.bare", "release:0", {"to": "promoted"}, now)
+            keys.record(store, config.subjects)
     return state

@@ -16,13 +16,15 @@ from daemon.deaths import WorkerError
 from daemon.errors import Conflict
 from daemon.messages import Answers, Ask
 from daemon.neighbours import EmbedTexts, Neighbours
-from daemon.store import Store, facts
+from daemon.store import Store, facts, keys
 from daemon.store.facts import CLAIMS_SLOT, HELD, Fact
-from ingest import Claim, Verdict, Wordings, judge
-from policies import BELIEVED, Decision, Outcome, Standing, Tier, decide, resolve
+from ingest import Claim, Verdict, Wordings, is_read, judge, name_key
+from policies import BELIEVED, Decision, Outcome, Standing, Tier, decide, passes_for, resolve
 
 #: asks the worker to answer prompts
 AskPrompts = Callable[[Ask], Answers]
+#: states of facts that nobody has decided on
+WAITING = ("pending", "conflicting", "quarantined")
 #: facts looked at in one go: new ones; and those of a group in which the worker died, once, twice
 #: and three times
 SIZES = (500, 62, 8, 1)
@@ -119,16 +121,21 @@ class Triage:
 
     def _examine(self, fact: Fact, answer: str) -> Finding:
         """Return what becomes of one fact, in the order: duplicate, known, conflict, policy."""
-        store = self._store
+        store, config = self._store, self._config
         slot = _decided(facts.by_slot(store, fact.slot_key), fact)
         overtaken = [f for f in slot if any(_overtakes(other, f) for other in slot)]
         alike = _decided(facts.by_key(store, fact.fact_key), fact)
-        if earlier := [f for f in alike if f.state in HELD and f not in overtaken]:
+        # What a pattern or a payload states is more than one more voice for a guess.
+        guesses = [f for f in (*alike, *slot) if _is_guess(config, f) and f.state in WAITING]
+        guesses = [] if _is_guess(config, fact) else guesses
+        if earlier := [
+            f for f in alike if f.state in HELD and f not in overtaken and f not in guesses
+        ]:
             return Finding("duplicate", f"says the same as fact {earlier[-1].id}", earlier[-1].id)
         rivals = [f for f in slot if f.state in CLAIMS_SLOT and f not in overtaken]
         near = [f for f in self._near.of(fact) if f not in overtaken]
         for held in [*rivals, *near]:
-            if self._judge(fact, held) is Verdict.SAME:
+            if held not in guesses and self._judge(fact, held) is Verdict.SAME:
                 reason = f"says the same as fact {held.id} in other words"
                 return Finding("duplicate", reason, held.id)
         for held in near:
@@ -143,7 +150,8 @@ class Triage:
         return _beside(self._config, fact, rivals)
 
     def _judge(self, new: Fact, held: Fact) -> Verdict:
-        return judge(_claim(new), _claim(held), self._wordings)
+        known = keys.names(self._store)
+        return judge(_claim(new), _claim(held), self._wordings, known)
 
 
 def _decided(found: Sequence[Fact], fact: Fact) -> list[Fact]:
@@ -159,13 +167,26 @@ def _beside(config: Config, fact: Fact, rivals: Sequence[Fact]) -> Finding:
     """Return what becomes of a new answer, given those that its slot has."""
     supersedes = []
     for held in rivals:
-        outcome = resolve(_standing(fact), _standing(held))
+        if why := _passes_for(fact, held):
+            return Finding("quarantine", f"{why} (fact {held.id})")
+        outcome = resolve(_standing(config, fact), _standing(config, held))
         if outcome.outcome is Outcome.STALE:
             return Finding("supersede", f"fact {held.id} is newer: {outcome.reason}")
         if outcome.outcome is Outcome.CONFLICTING:
             return Finding("conflict", f"fact {held.id} says {held.object!r}: {outcome.reason}")
         supersedes.append(held.id)
     return _by_policy(config, fact, tuple(supersedes))
+
+
+def _passes_for(fact: Fact, held: Fact) -> str | None:
+    """Return why a fact is suspect whose subject is a rival's in other letters.
+
+    Another name of the subject is none: that the operator has listed it is word enough.
+    """
+    is_alike = name_key(fact.subject) == name_key(held.subject)
+    if not is_alike:
+        return None
+    return passes_for(fact.subject, held.subject, is_believed=held.state in BELIEVED)
 
 
 def _overtakes(later: Fact, earlier: Fact) -> bool:
@@ -178,8 +199,16 @@ def _overtakes(later: Fact, earlier: Fact) -> bool:
     return later.state in BELIEVED and later.fact_key != earlier.fact_key and is_later
 
 
-def _standing(fact: Fact) -> Standing:
-    return Standing(Tier(fact.tier), fact.asserted_at, fact.state)
+def _standing(config: Config, fact: Fact) -> Standing:
+    """Return what counts of a fact; a guess that nobody accepted counts as untrusted."""
+    is_open = _is_guess(config, fact) and fact.state not in BELIEVED
+    return Standing(Tier.UNTRUSTED if is_open else Tier(fact.tier), fact.asserted_at, fact.state)
+
+
+def _is_guess(config: Config, fact: Fact) -> bool:
+    """Tell whether a language model read a fact out of a text, and no rule accepts that."""
+    is_allowed = config.extraction.auto_approve and fact.tier == Tier.TRUSTED
+    return is_read(fact.extractor) and not is_allowed
 
 
 def _by_policy(config: Config, fact: Fact, supersedes: tuple[int, ...]) -> Finding:
@@ -188,6 +217,7 @@ def _by_policy(config: Config, fact: Fact, supersedes: tuple[int, ...]) -> Findi
         auto_approve=frozenset(Tier(t) for t in config.policies.auto_approve),
         subject=fact.subject,
         object=fact.object,
+        is_guess=_is_guess(config, fact),
     )
     event = {"approved": "approve", "pending": "hold", "quarantined": "quarantine"}[decision.state]
     # Only an approved fact makes others give way; a waiting one does when it is approved.

@@ -13,18 +13,29 @@ from ingest.extract import Extractor
 from ingest.fetch import Limits, Response, fetch
 from ingest.formats import AUTO
 from ingest.lines import HEAD_BYTES, open_plain
+from ingest.networks import NONE, Allowed
 from ingest.types import DeadLetter, Item, LogPosition, Poll
 from ingest.urls import base
 
 
-def _lasting(last_modified: str | None, now: datetime) -> str | None:
-    """Drop a Last-Modified far in the future: sent back, it would mean 304 until then."""
+def _is_future(last_modified: str, now: datetime) -> bool:
     try:
-        moment = parsedate_to_datetime(last_modified or "")
-        is_future = moment.timestamp() > (now + timedelta(hours=24)).timestamp()
+        moment = parsedate_to_datetime(last_modified)
+        return moment.timestamp() > (now + timedelta(hours=24)).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
-        return last_modified
-    return None if is_future else last_modified
+        return False
+
+
+def _lasting(
+    etag: str | None, last_modified: str | None, now: datetime
+) -> tuple[str | None, str | None]:
+    """Return the validators to send back; none where Last-Modified is far in the future.
+
+    Sent back, it would mean 304 until then, and a server with such a clock is not believed.
+    """
+    if last_modified is not None and _is_future(last_modified, now):
+        return None, None
+    return etag, last_modified
 
 
 def _is_unchanged(answer: Response, etag: str | None) -> bool:
@@ -40,8 +51,9 @@ def poll_feed(
     last_modified: str | None,
     extractor: Extractor,
     now: datetime,
-    allow_private: bool = False,
+    allowed: Allowed = NONE,
     limits: Limits | None = None,
+    ca_file: str | None = None,
 ) -> Poll:
     """Return what a feed brings that is new since the validators were given.
 
@@ -53,24 +65,31 @@ def poll_feed(
         etag=etag,
         last_modified=last_modified,
         limits=limits,
-        allow_private=allow_private,
+        allowed=allowed,
+        ca_file=ca_file,
         now=now,
     )
     if _is_unchanged(answer, etag):
+        etag, last_modified = _lasting(
+            answer.etag or etag, answer.last_modified or last_modified, now
+        )
         return Poll(
-            etag=answer.etag or etag,
-            last_modified=_lasting(answer.last_modified or last_modified, now),
+            etag=etag,
+            last_modified=last_modified,
             not_modified=True,
             retry_after=answer.retry_after,
+            moved_to=answer.moved_to,
         )
     parsed = isolated.parse(answer.body, answer.content_type, now, base=base(answer.url))
     items, dead = _read(parsed, extractor)
+    etag, last_modified = _lasting(answer.etag, answer.last_modified, now)
     return Poll(
         items=items,
         dead=dead,
-        etag=answer.etag,
-        last_modified=_lasting(answer.last_modified, now),
+        etag=etag,
+        last_modified=last_modified,
         retry_after=answer.retry_after,
+        moved_to=answer.moved_to,
     )
 
 

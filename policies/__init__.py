@@ -1,6 +1,6 @@
 """Pure decisions: trust, approval, conflicts, quotas, the gate, what to keep. No I/O, no clock."""
 
-from policies.approval import Decision, State, decide, risks
+from policies.approval import Decision, State, decide, passes_for, risks
 from policies.compaction import ShardView, due
 from policies.conflict import BELIEVED, STANDING, Outcome, Resolution, Standing, resolve
 from policies.gate import (
@@ -49,6 +49,7 @@ __all__ = [
     "interval",
     "judge",
     "over_day",
+    "passes_for",
     "prunable",
     "resolve",
     "risks",

@@ -17,7 +17,7 @@ from daemon.store import Store, facts, timestamp
 from daemon.store.facts import HELD, Fact
 from daemon.store.lifecycle import next_state
 from daemon.triage import approve, must_be_looked_at
-from ingest import Candidate, RowError, fact_key
+from ingest import Candidate, RowError
 
 #: where each decision leads
 TARGETS = {"reject": "rejected", "quarantine": "quarantined", "retract": "retracted"}
@@ -131,8 +131,7 @@ def add(
         candidate = polling.extractor(config).from_row(row)
     except RowError as error:
         raise UsageError(error.message, hint=error.hint or "wised config show") from error
-    key = fact_key(candidate.subject, candidate.relation, candidate.object)
-    for fact in facts.by_key(store, key):
+    for fact in facts.by_key(store, facts.key_of(store, candidate)):
         if fact.state in (*HELD, "received"):
             return _result(fact, f"already_{fact.state}")
     with store.write():

@@ -40,7 +40,10 @@ def list_facts(
         str | None, typer.Option("--source", metavar="NAME", help="Only facts it supports.")
     ] = None,
     subject: Annotated[
-        str | None, typer.Option("--subject", metavar="TEXT", help="Part of the subject.")
+        str | None,
+        typer.Option(
+            "--subject", metavar="TEXT", help="Part of the subject, or another name of it."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
     after: Annotated[

@@ -83,6 +83,27 @@ def list_events(
 
 
 @config.command()
+def check(context: typer.Context, as_json: Json = False) -> None:
+    """Check config.toml: exit 2 with all its problems, or say what it holds.
+
+    Example: wised config check
+    """
+    from daemon.store import keys
+
+    state = place(context)
+    held = state.config()
+    with reading(context) as store:
+        is_new = not keys.in_force(store, held.subjects)
+    if as_json:
+        counts = {"relations": len(held.relations), "subjects": len(held.subjects)}
+        print_json({"result": "ok", **counts, "rekeys_at_start": is_new})
+        return
+    fields([("relations", len(held.relations)), ("subjects with other names", len(held.subjects))])
+    if is_new:
+        note("The names changed: the daemon makes all keys of facts anew when it starts.")
+
+
+@config.command()
 def show(context: typer.Context, as_json: Json = False) -> None:
     """Show every setting as it is in force, and whether config.toml says so.
 
@@ -110,7 +131,10 @@ def _settings(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any, str]]
             yield from _settings(value, f"{prefix}{name}.")
         elif isinstance(value, dict):
             for key, inner in value.items():
-                yield from _settings(inner, f"{prefix}{name}.{key}.")
+                if isinstance(inner, BaseModel):
+                    yield from _settings(inner, f"{prefix}{name}.{key}.")
+                else:
+                    yield f"{prefix}{name}.{key}", inner, "config.toml"
         else:
             given = name in section.model_fields_set
             yield prefix + name, value, "config.toml" if given else "default"

@@ -147,16 +147,22 @@ def lines(seen: View) -> Iterator[tuple[str, object]]:
 
 def difference(store: Store, old: int, new: int) -> Difference:
     """Compare what two releases hold; raises NotFound."""
-    before = {f.slot_key: f for f in facts.of_release(store, releases.get(store, old).number)}
-    after = {f.slot_key: f for f in facts.of_release(store, releases.get(store, new).number)}
-    both = [(before[slot], f) for slot, f in after.items() if slot in before]
+    before = facts.of_release(store, releases.get(store, old).number)
+    after = facts.of_release(store, releases.get(store, new).number)
+    kept = {f.id for f in before} & {f.id for f in after}
+    gone: dict[str, list[Fact]] = {}  # where names became one a slot has several facts
+    for fact in before:
+        if fact.id not in kept:
+            gone.setdefault(fact.slot_key, []).append(fact)
+    came = [fact for fact in after if fact.id not in kept]
+    pairs = [(gone[f.slot_key].pop() if gone.get(f.slot_key) else None, f) for f in came]
     return Difference(
         old,
         new,
-        tuple(f for slot, f in after.items() if slot not in before),
-        tuple(f for slot, f in before.items() if slot not in after),
-        tuple((a, b) for a, b in both if a.id != b.id),
-        sum(a.id == b.id for a, b in both),
+        added=tuple(f for held, f in pairs if held is None),
+        removed=tuple(f for of_slot in gone.values() for f in of_slot),
+        replaced=tuple((held, f) for held, f in pairs if held is not None),
+        kept=len(kept),
     )
 
 

@@ -35,6 +35,14 @@ Format = Annotated[
         help="How a log's rows are written; docs/sources.md has the names.",
     ),
 ]
+AllowPrivate = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-private",
+        metavar="NETWORK|any",
+        help="A private network that it may be fetched from, such as 10.0.0.0/8; repeatable.",
+    ),
+]
 
 
 class Kind(StrEnum):
@@ -69,9 +77,7 @@ def add(
     ] = None,
     tier: Annotated[Tier, typer.Option("--tier", help="How far it is believed.")] = Tier.normal,
     format: Format = "auto",
-    allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Allow loopback and private addresses.")
-    ] = False,
+    allow_private: AllowPrivate = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -82,7 +88,7 @@ def add(
     from daemon.cli import registry
     from daemon.cli.rehearsal import changing
 
-    new = registry.requested(kind.value, location, name, tier.value, allow_private, format)
+    new = registry.requested(kind.value, location, name, tier.value, allow_private or (), format)
     with changing(place(context), dry_run=dry_run) as change:
         result = Result(f"source {new.name}", registry.add(change.store, new, now()))
         show_changes([result], change.changes(), dry_run=dry_run, as_json=as_json)
@@ -147,6 +153,8 @@ def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
         print_json({"source": document})
     else:
         fields(document.items())
+        if document["proposed_url"] is not None:
+            note(f"It says that it has moved: wised source set-url {name} follows it.")
 
 
 def _document(one: Described) -> dict[str, object]:
@@ -162,6 +170,8 @@ def _document(one: Described) -> dict[str, object]:
         "last_error": one.last_error,
         "last_ok_at": times(one.last_ok_at),
         "next_poll_at": times(one.next_poll_at),
+        "last_full_at": times(one.last_full_at),
+        "proposed_url": one.proposed_url,
         "entries": one.entries,
         "facts": one.facts,
         "dead_letters": one.dead_letters,
@@ -199,6 +209,33 @@ def resume(
     _change(context, name, "resume", reason, dry_run, as_json)
 
 
+@app.command("set-url")
+def set_url(
+    context: typer.Context,
+    name: Name,
+    url: Annotated[
+        str | None,
+        typer.Argument(metavar="URL", help="Default: where the feed says it has moved for good."),
+    ] = None,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a feed from another URL from now on; entries it brought are known again by their ids.
+
+    Example: wised source set-url world https://example.org/new.atom
+    """
+    from daemon.cli import moving
+    from daemon.cli.rehearsal import changing
+
+    with changing(place(context), dry_run=dry_run) as change:
+        moved = moving.set_url(change.store, name, url, reason_or(reason, ""), now())
+        result = Result(f"source {name}", moved.result)
+        show_changes([result], change.changes(), dry_run=dry_run, as_json=as_json)
+    if moved.warning:
+        note(moved.warning)
+
+
 @app.command()
 def remove(
     context: typer.Context,
@@ -232,9 +269,7 @@ def test(
     location: Annotated[
         str, typer.Argument(metavar="LOCATION|NAME", help="A URL, a path or a source's name.")
     ],
-    allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Allow loopback and private addresses.")
-    ] = False,
+    allow_private: AllowPrivate = None,
     format: Annotated[
         str | None,
         typer.Option(
@@ -250,9 +285,8 @@ def test(
     """
     from daemon.cli import trial
 
-    moment = now()
-    state = place(context)
-    found = trial.poll(state, location, allow_private, moment, format)
+    moment, state = now(), place(context)
+    found = trial.poll(state, location, allow_private or (), moment, format)
     over = trial.over(state, location, found, moment)
     if as_json:
         print_json(trial.document(found, limit, over))

@@ -11,6 +11,7 @@ from daemon.cli.release_view import measure_line, measures
 from daemon.render import ago, times
 from daemon.status import SourceHealth, Status
 from daemon.store.shards import Shard
+from ingest.urls import host
 
 
 def document(status: Status, now: datetime) -> dict[str, object]:
@@ -45,6 +46,7 @@ def document(status: Status, now: datetime) -> dict[str, object]:
         "dropped_last_24_hours": [
             {"source": one.source, "quota": one.quota, "facts": one.facts} for one in status.dropped
         ],
+        "unread": status.unread,
     }
 
 
@@ -75,6 +77,7 @@ def _source(one: SourceHealth) -> dict[str, object]:
         "failures": one.failures,
         "last_error": one.last_error,
         "last_ok_at": times(one.last_ok_at),
+        "proposed_url": one.proposed_url,
     }
 
 
@@ -114,6 +117,8 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
     for kind, reason in status.holds.items():
         yield "hold", f"{kind}: {reason}"
     yield "dead letters", status.dead_letters
+    if status.unread:
+        yield "unread", f"{status.unread} entries wait for the reader"
 
 
 def _memory_line(shards: tuple[Shard, ...]) -> str:
@@ -132,6 +137,15 @@ def _source_lines(status: Status) -> Iterator[tuple[str, object]]:
         if one.is_failing:
             trouble = f"{one.failures} times in a row: {one.last_error or 'no error noted'}"
             yield "  failing", f"{one.name}, {trouble}"
+    for one in status.sources:
+        if one.proposed_url is not None:
+            yield "  moved", f"{one.name}, {_moved(one, one.proposed_url)}"
+
+
+def _moved(one: SourceHealth, new: str) -> str:
+    old_host, new_host = host(one.location), host(new)
+    other = "" if old_host == new_host else f", another host ({new_host} instead of {old_host})"
+    return f"has moved for good to {new}{other}; to follow it: wised source set-url {one.name}"
 
 
 def _calm(one: SourceHealth) -> str:

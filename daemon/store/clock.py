@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 
 from daemon.store.database import Store, timestamp
 
+#: what waits, and until when
+WAITS = (("source", "next_poll_at"), ("batch", "next_attempt_at"), ("unread", "next_at"))
 #: by so much a clock may have been corrected without a word
 SLACK = timedelta(seconds=5)
 
@@ -21,10 +23,10 @@ def is_behind(store: Store, now: datetime) -> bool:
 
 
 def let_all_be_due(store: Store, now: datetime) -> None:
-    """Let every source be polled and every batch be tried that waits for a time to come."""
+    """Let all be polled, tried and read at once that waits for a time to come."""
     at = timestamp(now)
     with store.write():
-        for table, column in (("source", "next_poll_at"), ("batch", "next_attempt_at")):
+        for table, column in WAITS:
             store.connection.execute(
                 f"UPDATE {table} SET {column} = ? WHERE {column} > ?", (at, at)
             )

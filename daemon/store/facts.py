@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from daemon.errors import NotFound
+from daemon.store import keys
 from daemon.store.database import Store, timestamp
-from ingest import Candidate, fact_key, slot_key
+from ingest import Candidate
 
 #: states in which a fact is, or is on its way to be, what the model should answer
 CLAIMS_SLOT = (
@@ -121,6 +122,12 @@ def among(store: Store, ids: Sequence[int], states: Sequence[str], limit: int) -
     return [_fact(row) for row in rows]
 
 
+def key_of(store: Store, candidate: Candidate) -> str:
+    """Return the key that a candidate would have as a fact."""
+    said = (candidate.subject, candidate.relation, candidate.object)
+    return keys.names(store).fact_key(*said)
+
+
 def by_key(store: Store, key: str) -> list[Fact]:
     """Return the facts that say exactly the same, oldest first."""
     return [_fact(r) for r in store.rows("SELECT * FROM fact WHERE fact_key = ? ORDER BY id", key)]
@@ -173,14 +180,15 @@ def insert(
 
     ``source_id`` is the source that it was polled from, None for one brought in by hand.
     """
+    known = keys.names(store)
     row = {
         "subject": candidate.subject,
         "relation": candidate.relation,
         "object": candidate.object,
         "prompts": json.dumps(candidate.prompts, ensure_ascii=False),
         "held_out": json.dumps(candidate.held_out, ensure_ascii=False),
-        "slot_key": slot_key(candidate.subject, candidate.relation),
-        "fact_key": fact_key(candidate.subject, candidate.relation, candidate.object),
+        "slot_key": known.slot_key(candidate.subject, candidate.relation),
+        "fact_key": known.fact_key(candidate.subject, candidate.relation, candidate.object),
         "tier": tier,
         "extractor": candidate.extractor,
         "state": "received",
@@ -270,13 +278,14 @@ def evidence(store: Store, fact_id: int) -> list[Evidence]:
     return [Evidence(**dict(row)) for row in rows]
 
 
-def subjects(store: Store, last: int) -> list[str]:
-    """Return the subjects of the facts up to ``last`` that have a configured relation."""
+def slots(store: Store, last: int) -> list[tuple[str, str]]:
+    """Return subject, as written, and configured relation of the facts up to ``last``."""
     rows = store.rows(
-        "SELECT DISTINCT subject FROM fact WHERE relation != 'asked' AND id <= ? ORDER BY subject",
+        "SELECT DISTINCT subject, relation FROM fact WHERE relation != 'asked' AND id <= ?"
+        " ORDER BY subject, relation",
         last,
     )
-    return [row["subject"] for row in rows]
+    return [(row["subject"], row["relation"]) for row in rows]
 
 
 def move(store: Store, facts: Sequence[Fact], event: str, now: datetime, reason: str = "") -> None:

@@ -188,6 +188,17 @@ ALTER TABLE embedding ADD COLUMN text_key TEXT;
 CREATE INDEX embedding_by_text ON embedding(text_key);
 """
 
+#: the private networks of a source, a whole answer once a day, and where a feed says it has moved
+M005_FETCHING = """
+ALTER TABLE source ADD COLUMN allowed TEXT NOT NULL DEFAULT '';
+UPDATE source SET allowed = 'any' WHERE allow_private != 0;
+ALTER TABLE source DROP COLUMN allow_private;
+ALTER TABLE source RENAME COLUMN allowed TO allow_private;
+ALTER TABLE source ADD COLUMN last_full_at TEXT;
+ALTER TABLE source ADD COLUMN moved_to TEXT;
+ALTER TABLE source ADD COLUMN moved_polls INTEGER NOT NULL DEFAULT 0;
+"""
+
 #: facts dropped over a quota, and whose quota a fact counts against; the table is made anew
 #: because its list of states can't be altered
 M006_QUOTAS = """
@@ -255,6 +266,25 @@ CREATE INDEX dropped_by_source ON dropped(source_id, at);
 CREATE INDEX dropped_by_time ON dropped(at);
 """
 
+#: entries whose text a language model is still to read
+M007_READING = """
+CREATE TABLE unread (
+    entry_id INTEGER PRIMARY KEY REFERENCES entry(id),
+    text TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX unread_by_time ON unread(next_at);
+"""
+
+#: what the keys of facts are made with; no row: nothing that is known
+M008_NAMES = """
+CREATE TABLE keying (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    made_with TEXT NOT NULL
+) STRICT;
+"""
+
 #: a batch whose worker died is tried again, and taken apart: `daemon/attempts.py`
 M009_ATTEMPTS = """
 ALTER TABLE batch ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;
@@ -269,6 +299,9 @@ MIGRATIONS: tuple[str, ...] = (
     M002_LEDGER,
     M003_LOG_FORMATS,
     M004_EMBEDDED_TEXTS,
+    M005_FETCHING,
     M006_QUOTAS,
+    M007_READING,
+    M008_NAMES,
     M009_ATTEMPTS,
 )

@@ -8,17 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from daemon import config as configuration
-from daemon.errors import WisedError
+from daemon.errors import UsageError, WisedError
 from daemon.messages import (
     AT_WORK,
     Answers,
     Ask,
-    Build,
     Embed,
     Embedded,
     Envelope,
     Failed,
+    Read,
+    ReadText,
     Reply,
+    Request,
     Said,
 )
 from daemon.worker import faults
@@ -47,9 +49,11 @@ class Server:
             traceback.print_exc()  # into the worker's log
             return _failed(error, is_last=True)
 
-    def _serve(self, request: Embed | Ask | Build) -> Reply:
+    def _serve(self, request: Request) -> Reply:
         if isinstance(request, Embed):
             return embed(self._session, request)
+        if isinstance(request, Read):
+            return _read(self._session, request)
         if isinstance(request, Ask):
             return ask(self._session, request)
         return build(self._session, request)
@@ -101,3 +105,10 @@ def ask(session: Session, request: Ask) -> Answers:
             for answer, unedited in zip(said, bare, strict=True)
         )
     )
+
+
+def _read(session: Session, request: Read) -> ReadText:
+    try:
+        return session.reader.read(request)
+    except UsageError as error:  # no text's fault: the reader is not one that can be used
+        return ReadText(code="reader.unusable", message=str(error), hint=error.hint)

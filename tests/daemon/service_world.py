@@ -32,10 +32,14 @@ SMALL = {"far_probes": 20, "retention_sample": 5}
 
 def configure(state: State, **settings: object) -> None:
     """Change keys of the default configuration, and write it into the state folder."""
-    text = default_file().read_text("utf-8")
+    head, mark, tail = default_file().read_text("utf-8").partition("\n[daemon]\n")
     for key, value in (BUSY | SMALL | settings).items():
-        text, count = re.subn(rf"(?m)^(# )?{key} = [^ \n]+", f"{key} = {value}", text)
-        assert count == 1, key
+        pattern, line = rf"(?m)^(# )?{key} = [^ \n]+", f"{key} = {value}"
+        tail, found = re.subn(pattern, line, tail)  # a key of another section may be named alike
+        if not found:
+            head, found = re.subn(pattern, line, head)
+        assert found == 1, key
+    text = head + mark + tail
     state.config_file.write_text(text, "utf-8")
 
 

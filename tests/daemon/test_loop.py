@@ -61,6 +61,9 @@ class Worked:
         self.polls += 1
         return 0
 
+    def read_due(self) -> int:
+        return 0
+
     def work(self) -> bool:
         self.works += 1
         self.during()

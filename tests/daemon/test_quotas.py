@@ -58,7 +58,7 @@ class Place:
     def add(self, name: str, location: str, tier: str, kind: str = "feed") -> int:
         at = timestamp(START)
         row = {"name": name, "kind": kind, "location": location, "tier": tier}
-        row |= {"allow_private": 1, "next_poll_at": at, "created_at": at}
+        row |= {"allow_private": "any", "next_poll_at": at, "created_at": at}
         return self.store.insert("source", row)
 
     def poll(self, name: str, hours: float = 0) -> Polled | None:

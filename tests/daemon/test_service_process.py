@@ -102,7 +102,7 @@ def test_sigusr1_writes_the_stacks_of_all_threads_and_stop_ends_with_0(
 def test_s03_a_source_that_dribbles_does_not_keep_the_daemon_from_ending(tmp_path: Path) -> None:
     state = service_state(tmp_path, shutdown_grace_seconds=0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        row = {"name": "slow", "kind": "feed", "tier": "trusted", "allow_private": 1}
+        row = {"name": "slow", "kind": "feed", "tier": "trusted", "allow_private": "any"}
         row |= {"location": f"http://127.0.0.1:{server.getsockname()[1]}/"}
         row |= {"next_poll_at": timestamp(START), "created_at": timestamp(START)}
         with state.store() as store, store.write():

@@ -47,6 +47,11 @@ def test_a_paused_source_is_not_a_problem(state):
     assert read(state).problems == ()
 
 
+def test_a_source_that_is_gone_is_a_problem(state):
+    add_source(state, state="gone", failures=1, last_error="fetch.gone: gone for good")
+    assert read(state).problems == ("source world is gone",)
+
+
 def test_a_hold_is_a_problem(state):
     with state.store() as store, store.write():
         releases.hold(store, "edit", "new disk", NOW)
