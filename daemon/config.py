@@ -173,7 +173,12 @@ class Daemon(_Section):
     """How the service runs."""
 
     cycle_interval_seconds: Annotated[float, Field(gt=0)] = 60
+    embed_budget_minutes: Annotated[float, Field(gt=0)] = 30
+    ask_budget_minutes: Annotated[float, Field(gt=0)] = 30
     build_budget_minutes: Annotated[float, Field(gt=0)] = 60
+    worker_silence_seconds: Annotated[float, Field(ge=2)] = 120
+    worker_memory_mb: Positive | None = None
+    shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 30
     max_attempts: Positive = 3
     retry_minutes: Annotated[float, Field(ge=0)] = 10
     keep_releases: Positive = 10

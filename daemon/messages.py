@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+#: the stage from which on a failure may be due to what was asked: the models are loaded
+AT_WORK = "at work"
+
 
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -179,8 +182,14 @@ class Built(_Message):
     base_sha256: str
 
 
+class Alive(_Message):
+    """The worker's process runs: sent at a fixed period, whatever it computes."""
+
+    kind: Literal["alive"] = "alive"
+
+
 class Progress(_Message):
-    """Where a long request stands; also the heartbeat."""
+    """Where a long request stands."""
 
     kind: Literal["progress"] = "progress"
     stage: str
@@ -189,16 +198,18 @@ class Progress(_Message):
 
 
 class Failed(_Message):
-    """The request could not be served; the worker lives on."""
+    """The request could not be served."""
 
     kind: Literal["failed"] = "failed"
     error: str  #: class name
     message: str
     hint: str = ""
+    is_last: bool = False  #: the worker ends now: no one knows what the error left behind
 
 
 Reply = Annotated[
-    Embedded | Answers | ReadText | Built | Progress | Failed, Field(discriminator="kind")
+    Embedded | Answers | ReadText | Built | Alive | Progress | Failed,
+    Field(discriminator="kind"),
 ]
 
 
@@ -206,3 +217,7 @@ class ReplyLine(_Message):
     """One line from the worker."""
 
     reply: Reply
+
+
+#: the line of a heartbeat
+ALIVE = ReplyLine(reply=Alive()).model_dump_json()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from daemon import questions, releases
+from daemon import attempts, questions, releases
 from daemon.config import Config
 from daemon.errors import Conflict
 from daemon.messages import Build, FactText, Questions
@@ -23,7 +23,7 @@ from daemon.releases import Release
 from daemon.store import Store, facts, shards, timestamp
 from daemon.store.facts import Fact
 from ingest import ASKED, Names, fill, name_key
-from policies import due
+from policies import due, wait_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Plan:
     kept: tuple[Fact, ...]  #: of the parent's facts, in its order
     withdrawn: tuple[Fact, ...]  #: of the parent's facts: superseded by new ones, or retracted
     last_fact: int  #: newest fact known when this was planned; later subjects are asked nothing
-    batch: int | None = None  #: of the new facts
+    batch: int | None = None  #: of the new facts; None when there are none
     rewritten: tuple[int, ...] = ()  #: positions of the parent's shards that are compacted
 
     @property
@@ -47,33 +47,54 @@ class Plan:
 
 def next_plan(store: Store, config: Config, now: datetime) -> Plan | None:
     """Plan the next candidate, inside a transaction; None when there is nothing to do."""
-    return _compaction(store, config, now) or _update(store, config, now)
+    return (
+        _again(store, config, now) or _compaction(store, config, now) or _update(store, config, now)
+    )
+
+
+def _again(store: Store, config: Config, now: datetime) -> Plan | None:
+    """Take a batch that waits for another attempt, when that is due."""
+    _one_a_slot(store, now)  # a fact that came in meanwhile may have overtaken one of the batch
+    due = attempts.next_due(store, config, now)
+    if due is None:
+        return None
+    batch, new = due
+    attempts.begin_again(store, batch)
+    return _planned(store, config, new, batch, now)
 
 
 def _update(store: Store, config: Config, now: datetime) -> Plan | None:
     """Take the approved facts, oldest first and one a slot, into a new batch.
 
-    Of two approved facts of one slot the later asserted one counts.
+    Of two approved facts of one slot the later asserted one counts. Facts of a batch that waits
+    are built with that one.
     """
+    waiting = attempts.is_waiting(store)
+    free = [fact for fact in _one_a_slot(store, now) if fact.batch_id not in waiting]
+    new = free[: config.wise.batch_max_facts]
+    if new and not _only_again(store, config, new, now):
+        return _planned(store, config, new, attempts.begin(store, now), now)
     parent = releases.promoted(store).number
-    live = facts.of_release(store, parent)
-    new: dict[str, Fact] = {}
-    for fact in _one_a_slot(store, now):
-        if len(new) < config.wise.batch_max_facts:
-            new[fact.slot_key] = fact
-    if _only_again(store, config, list(new.values()), now):
-        new = {}
-    withdrawn = tuple(f for f in live if f.state != "promoted" or f.slot_key in new)
-    if not new and (not withdrawn or _refusals(store, parent) >= config.daemon.max_attempts):
-        return None  # a release that only forgets is not tried for ever
-    batch_id = store.insert("batch", {"state": "building", "created_at": timestamp(now)})
-    for fact in new.values():
-        store.transition("fact", fact.id, "batch", now, batch_id=batch_id)
+    forgets = any(fact.state != "promoted" for fact in facts.of_release(store, parent))
+    if not forgets or not _may_forget(store, config, parent, now):
+        return None
+    return _planned(store, config, (), None, now)
+
+
+def _planned(
+    store: Store, config: Config, new: Sequence[Fact], batch: int | None, now: datetime
+) -> Plan:
+    """Record a candidate that grows from the promoted release; without ``new`` it only forgets."""
+    parent = releases.promoted(store).number
+    live, slots = facts.of_release(store, parent), {fact.slot_key for fact in new}
+    withdrawn = tuple(f for f in live if f.state != "promoted" or f.slot_key in slots)
     kept = tuple(f for f in live if f not in withdrawn)
-    number, last = begin(store, config, parent, now, batch_id=batch_id)
-    data = {"to": "building", "parent": parent, "batch": batch_id, "facts": len(new)}
+    for fact in new:
+        store.transition("fact", fact.id, "batch", now, batch_id=batch)
+    number, last = begin(store, config, parent, now, batch_id=batch)
+    data = {"to": "building", "parent": parent, "batch": batch, "facts": len(new)}
     store.event("release.plan", f"release:{number}", data, now)
-    return Plan(number, parent, tuple(new.values()), kept, withdrawn, last, batch_id)
+    return Plan(number, parent, tuple(new), kept, withdrawn, last, batch)
 
 
 def _one_a_slot(store: Store, now: datetime) -> list[Fact]:
@@ -95,7 +116,7 @@ def _only_again(store: Store, config: Config, found: Sequence[Fact], now: dateti
 
     They join any batch of new facts, but do not make one by themselves again at once.
     """
-    if not found or not all(fact.attempts for fact in found):
+    if not all(fact.attempts for fact in found):
         return False
     row = store.one(
         "SELECT max(created_at) AS at FROM batch WHERE id IN (SELECT value FROM json_each(?))",
@@ -103,22 +124,29 @@ def _only_again(store: Store, config: Config, found: Sequence[Fact], now: dateti
     )
     if row is None or row["at"] is None:
         return False
-    wait = timedelta(minutes=config.daemon.retry_minutes)
-    return now < datetime.fromisoformat(row["at"]) + wait
+    return _is_recent(row["at"], timedelta(minutes=config.daemon.retry_minutes), now)
 
 
-def _refusals(store: Store, parent: int) -> int:
-    """Return how many candidates that grew from ``parent`` were refused by the gate.
+def _is_recent(at: str, wait: timedelta, now: datetime) -> bool:
+    """Tell whether less than ``wait`` has passed; a clock set back since then counts for none."""
+    return timedelta(0) <= now - datetime.fromisoformat(at) < wait
 
-    One that a crash cut short was not, nor was one that a person asked for.
+
+def _may_forget(store: Store, config: Config, parent: int, now: datetime) -> bool:
+    """Tell whether a release may be tried that only forgets: not at once again, not for ever.
+
+    One that a crash cut short was not refused by the gate, nor was one that a person asked for.
     """
     row = store.one(
-        "SELECT count(*) AS n FROM release WHERE state = 'refused' AND parent = ?"
-        " AND kind = 'update' AND reason != 'interrupted'",
+        "SELECT count(*) AS n, max(created_at) AS at FROM release WHERE state = 'refused'"
+        " AND kind = 'update' AND batch_id IS NULL AND reason != 'interrupted' AND parent = ?",
         parent,
     )
-    assert row is not None, "count(*) has a row"
-    return int(row["n"])
+    assert row is not None, "an aggregate has a row"
+    if row["n"] == 0:
+        return True
+    wait = wait_after(row["n"], timedelta(minutes=config.daemon.retry_minutes), 0)
+    return row["n"] < config.daemon.max_attempts and not _is_recent(row["at"], wait, now)
 
 
 def _compaction(store: Store, config: Config, now: datetime) -> Plan | None:

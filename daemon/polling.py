@@ -16,7 +16,7 @@ from daemon.keeping import Stored, keep
 from daemon.quotas import Dropped
 from daemon.reading import is_for_reader, mark
 from daemon.schedule import Move
-from daemon.store import Store, timestamp
+from daemon.store import Store, facts, timestamp
 from ingest import (
     Entry,
     Extractor,
@@ -33,7 +33,11 @@ from ingest.formats import AUTO
 from ingest.networks import Allowed
 from ingest.urls import host, redact
 
+#: as `fetch`
+Look = Callable[["Source", Config, Extractor, datetime, int | None], Poll]
 MAX_RAW_CHARS = 4096
+#: of the interval: so much a poll may come later, so that sources added together part
+JITTER_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +133,25 @@ def due_in_turn(store: Store, clock: Callable[[], datetime]) -> Iterator[Source]
         yield waiting[0]
 
 
-def poll(store: Store, source: Source, config: Config, extract: Extractor, now: datetime) -> Polled:
-    """Poll one source and store the result; a source that fails is backed off, not lost."""
+def poll(
+    store: Store,
+    source: Source,
+    config: Config,
+    extract: Extractor,
+    now: datetime,
+    look: Look | None = None,
+) -> Polled:
+    """Poll one source and store the result; a source that fails is backed off, not lost.
+
+    ``look`` fetches in another way than `fetch`; what it raises leaves the source as it was.
+    """
     rows = None
     if source.kind == "log":
         rows, quota = quotas.log_room(store, source.id, config, now)
         if not rows:
             return _wait(store, source, config, quota, now)
     try:
-        found = fetch(source, config, extract, now, rows)
+        found = (look or fetch)(source, config, extract, now, rows)
     except IngestError as error:
         _note_failure(store, source, config, error, now)
         return Polled(source.name, error=str(error))
@@ -202,6 +216,7 @@ def _store_items(
 ) -> tuple[int, list[int]]:
     """Store entries not seen before and the facts in them; return how many, and which facts."""
     entries, new = 0, list[int]()
+    received = facts.receive_time(store, now)
     for item in items:
         entry = item.entry
         published = timestamp(entry.published) if entry.published else None
@@ -219,8 +234,8 @@ def _store_items(
             continue
         entry_id = store.insert("entry", row)
         entries += 1
-        stored = Stored(entry_id, entry.key, source.id, source.tier, entry.published, now)
-        new += keep(store, stored, item.candidates, now)
+        stored = Stored(entry_id, entry.key, source.id, source.tier, entry.published, received)
+        new += keep(store, stored, item.candidates, received)
         if is_for_reader(item, config):
             mark(store, entry_id, item, now)
     return entries, new
@@ -249,6 +264,7 @@ def _note_success(store: Store, source: Source, config: Config, found: Poll, now
     if _is_elsewhere(store, source):
         return
     wait = schedule.after_success(_interval(config), found.more, found.retry_after)
+    wait *= 1 + JITTER_SHARE * random.random()
     values: dict[str, object] = {
         "next_poll_at": timestamp(now + wait),
         "last_ok_at": timestamp(now),

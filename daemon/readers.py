@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from daemon.child import WorkerError
+from daemon.child import ShouldStop, WorkerError
 from daemon.config import Config
 from daemon.messages import Read, ReadText
 from ingest import Passage, Reader, ReaderError
@@ -49,7 +48,7 @@ class Local:
         return reply.text
 
 
-def configured(config: Config, ask: AskWorker, stop: threading.Event) -> Reader | None:
+def configured(config: Config, ask: AskWorker, stop: ShouldStop) -> Reader | None:
     """Return the reader that the configuration names; None when it names none."""
     section = config.extraction
     if section.reader == "none":

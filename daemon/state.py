@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from daemon import config as configuration
 from daemon.config import Config
-from daemon.errors import NotFound, NotRunning
+from daemon.errors import Conflict, NotFound, NotRunning
 from daemon.store import FILE, Store, keys
 
 
@@ -49,10 +51,21 @@ class State:
         """Held by the running daemon."""
         return self.folder / "lock"
 
+    @property
+    def running_file(self) -> Path:
+        """The configuration that the daemon took over last; its worker reads this one."""
+        return self.folder / "running.json"
+
     def config(self) -> Config:
         """Read the configuration; raises UsageError that lists every problem."""
         self.check()
         return configuration.load(self.config_file)
+
+    def write_running(self, config: Config) -> None:
+        """Write down the configuration in force: `config.toml` may change at any time."""
+        temporary = self.running_file.with_suffix(".tmp")
+        temporary.write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
+        temporary.replace(self.running_file)
 
     def store(self, actor: str = "daemon", *, read_only: bool = False) -> Store:
         """Open the database."""
@@ -90,6 +103,27 @@ class State:
         finally:
             os.ftruncate(handle, 0)
             os.close(handle)
+
+    def signal(self, *numbers: signal.Signals) -> int:
+        """Send signals to the running daemon, one after the other; return its process id.
+
+        Raises NotRunning when there is none, Conflict when it runs on another machine.
+        """
+        holder = self.daemon()
+        if holder is None:
+            raise NotRunning(f"no wised runs on {self.folder}", hint="wised run starts one")
+        found = re.match(r"pid (\d+) on (\S+)", holder)
+        if found is None:
+            raise NotRunning(f"{self.lock_file}: a wised is starting or ending: {holder!r}")
+        if found[2] != socket.gethostname():
+            raise Conflict(f"that wised runs elsewhere: {holder}", hint=f"log in to {found[2]}")
+        pid = int(found[1])
+        try:
+            for number in numbers:
+                os.kill(pid, number)
+        except ProcessLookupError as error:
+            raise NotRunning(f"pid {pid} has just ended") from error
+        return pid
 
     def daemon(self) -> str | None:
         """Return who holds the lock, or None when no daemon runs."""

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from daemon import quotas, releases, schedule
+from daemon import attempts, quotas, releases, schedule
+from daemon.attempts import Waiting
 from daemon.quotas import Dropped
 from daemon.releases import Release
 from daemon.state import State
@@ -64,6 +65,7 @@ class Status:
     dropped: tuple[Dropped, ...]  #: facts over a quota in the last 24 hours, by source and quota
     unread: int  #: entries that a language model is still to read
     disputes: tuple[tuple[Fact, ...], ...]  #: promoted facts of one slot that say different things
+    waiting: tuple[Waiting, ...] = ()  #: batches that failed and are tried again, the next first
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -107,6 +109,7 @@ def read(state: State, store: Store, now: datetime) -> Status:
         dropped=quotas.since(store, now - quotas.DAY),
         unread=_count(store, UNREAD),
         disputes=tuple(_disputes(store)),
+        waiting=tuple(attempts.waiting(store)),
     )
 
 

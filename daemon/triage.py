@@ -12,6 +12,7 @@ from datetime import datetime
 
 from daemon import quotas
 from daemon.config import Config
+from daemon.deaths import WorkerError
 from daemon.errors import Conflict
 from daemon.faults import fault
 from daemon.messages import Answers, Ask
@@ -25,9 +26,21 @@ from policies import BELIEVED, Decision, Outcome, Standing, Tier, decide, passes
 AskPrompts = Callable[[Ask], Answers]
 #: states of facts that nobody has decided on
 WAITING = ("pending", "conflicting", "quarantined")
-CHUNK = 500  #: facts looked at in one go
+#: facts looked at in one go: new ones; and those of a group in which the worker died, once, twice
+#: and three times
+SIZES = (500, 62, 8, 1)
+ALONE = len(SIZES) - 1
 #: what comes before a decision on a fact that triage has not looked at, or not lately
 BEFORE_DECIDING = {"received": "wised run --once first", "dropped": "wised fact requeue first"}
+
+
+@dataclass(frozen=True, slots=True)
+class Triaged:
+    """What one go came to."""
+
+    facts: int  #: decided on
+    quarantined: int = 0  #: of these, because the worker dies of them
+    error: WorkerError | None = None  #: the worker died; what it died of is tried in smaller groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +63,28 @@ class Triage:
             {name: (*r.prompts, *r.held_out) for name, r in config.relations.items()}
         )
 
-    def run(self, release: str | None, now: datetime) -> int:
-        """Decide on the oldest received facts; return how many there were.
+    def run(self, release: str | None, now: datetime) -> Triaged:
+        """Decide on the oldest received facts.
 
-        ``release`` is the folder of the one that answers now, None for the bare model.
+        ``release`` is the folder of the one that answers now, None for the bare model. When the
+        worker dies of a group of facts, they are tried again in smaller ones, after all others;
+        one that it dies of alone, ``max_attempts`` times, is quarantined. Raises WorkerError when
+        the worker can't work at all, or has to stop.
         """
-        waiting = facts.in_states(self._store, ("received",), limit=CHUNK)
+        waiting = facts.to_triage(self._store, SIZES)
         if not waiting:
-            return 0
-        self._near.meet(waiting)
-        fault("triage.embedded")
-        prompts = tuple(fact.prompts[0] for fact in waiting)
-        answers = self._ask(Ask(release=release, prompts=prompts)).answers
+            return Triaged(0)
+        is_embedded = False
+        try:
+            self._near.meet(waiting)
+            is_embedded = True
+            fault("triage.embedded")
+            prompts = tuple(fact.prompts[0] for fact in waiting)
+            answers = self._ask(Ask(release=release, prompts=prompts)).answers
+        except WorkerError as error:
+            if error.is_stop or not error.is_at_work:
+                raise
+            return self._take_apart(waiting, error, is_embedded, now)
         fault("triage.asked")
         for fact, answer in zip(waiting, answers, strict=True):
             with self._store.write():
@@ -70,7 +93,30 @@ class Triage:
             fault("triage.decided")
             if found.event != "duplicate":
                 self._near.keep(fact)
-        return len(waiting)
+        return Triaged(len(waiting))
+
+    def _take_apart(
+        self, group: Sequence[Fact], error: WorkerError, is_embedded: bool, now: datetime
+    ) -> Triaged:
+        """Record that the worker died of a group, in which one fact may be why."""
+        if len(group) > 1:
+            tries = next(i for i, size in enumerate(SIZES) if size < len(group))
+            with self._store.write():
+                facts.count_tries(self._store, group, tries)
+                data = {"facts": [fact.id for fact in group], "error": str(error)}
+                self._store.event("triage.fail", "triage", data, now)
+            return Triaged(0, 0, error)
+        (fact,) = group
+        tries = max(fact.attempts, ALONE) + 1
+        given_up = tries - ALONE >= self._config.daemon.max_attempts
+        if given_up and not is_embedded:
+            self._near.give_up(fact)
+        with self._store.write():
+            facts.count_tries(self._store, group, tries)
+            if given_up:
+                why = f"alone: {error}"
+                self._store.transition("fact", fact.id, "quarantine", now, why, attempts=0)
+        return Triaged(int(given_up), int(given_up), error)
 
     def examine(self, new: Sequence[Fact]) -> list[Finding]:
         """Return what would become of each fact if it came alone; decides nothing."""
@@ -80,9 +126,9 @@ class Triage:
     def _examine(self, fact: Fact, answer: str) -> Finding:
         """Return what becomes of one fact, in the order: duplicate, known, conflict, policy."""
         store, config = self._store, self._config
-        slot = [f for f in facts.by_slot(store, fact.slot_key) if f.id < fact.id]
+        slot = _decided(facts.by_slot(store, fact.slot_key), fact)
         overtaken = [f for f in slot if any(_overtakes(other, f) for other in slot)]
-        alike = [f for f in facts.by_key(store, fact.fact_key) if f.id < fact.id]
+        alike = _decided(facts.by_key(store, fact.fact_key), fact)
         # What a pattern or a payload states is more than one more voice for a guess.
         guesses = [f for f in (*alike, *slot) if _is_guess(config, f) and f.state in WAITING]
         guesses = [] if _is_guess(config, fact) else guesses
@@ -110,6 +156,11 @@ class Triage:
     def _judge(self, new: Fact, held: Fact) -> Verdict:
         known = keys.names(self._store)
         return judge(_claim(new), _claim(held), self._wordings, known)
+
+
+def _decided(found: Sequence[Fact], fact: Fact) -> list[Fact]:
+    """Return those that came before ``fact``, or were decided on while its group was put off."""
+    return [f for f in found if f.id < fact.id or (f.id > fact.id and f.state != "received")]
 
 
 def _claim(fact: Fact) -> Claim:
@@ -178,7 +229,8 @@ def _by_policy(config: Config, fact: Fact, supersedes: tuple[int, ...]) -> Findi
 
 
 def _apply(store: Store, fact: Fact, found: Finding, now: datetime) -> None:
-    store.transition("fact", fact.id, found.event, now, found.reason, same_as=found.same_as)
+    also = {"same_as": found.same_as, "attempts": 0}
+    store.transition("fact", fact.id, found.event, now, found.reason, **also)
     if found.same_as is not None:
         facts.share_evidence(store, fact.id, found.same_as)
         quotas.vouch(store, found.same_as, fact)

@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import httpcore2
 import httpx2
@@ -34,6 +34,14 @@ _TOKENS_PER_FACT = 200
 _STOP_LOOK_SECONDS = 0.2
 
 
+class Stop(Protocol):
+    """Says whether to give up; a ``threading.Event`` is one."""
+
+    def is_set(self) -> bool:
+        """Return True from the moment on when nothing is to be waited for any more."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Asks a model at an OpenAI-compatible server."""
@@ -42,7 +50,7 @@ class Endpoint:
     model: str  #: as the server names it
     timeout_seconds: float  #: from the first name lookup to the last byte
     key: str | None = field(default=None, repr=False)  #: bearer token
-    stop: threading.Event = field(default_factory=threading.Event)  #: gives up when it is set
+    stop: Stop = field(default_factory=threading.Event)  #: gives up when it is set
 
     @property
     def name(self) -> str:

@@ -25,8 +25,12 @@ _PERMANENT = frozenset(
 _ENTRYS_OWN = frozenset(
     {
         "reader.bad_answer",
+        "reader.crashed",
         "reader.died",
         "reader.failed",
+        "reader.killed",
+        "reader.memory",
+        "reader.silent",
         "reader.timeout",
         "reader.too_large",
         "reader.too_long",

@@ -16,6 +16,7 @@ from policies.gate import (
 from policies.gate import Outcome as GateOutcome
 from policies.quota import Drop, Queue, Quota, Quotas, drops, over_day, room
 from policies.retention import ReleaseView, prunable
+from policies.retry import wait_after
 from policies.sampling import interval
 from policies.trust import Tier
 
@@ -53,4 +54,5 @@ __all__ = [
     "resolve",
     "risks",
     "room",
+    "wait_after",
 ]

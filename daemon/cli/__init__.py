@@ -4,7 +4,8 @@ A command parses, calls one function of the library and renders. Nothing heavy i
 a command needs it: `wised --help` and `wised status` load neither a model nor an HTTP client.
 
 exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 refused by policy, 6 unhealthy,
-7 daemon not running or its lock held, 9 integrity failure, 130 interrupted
+7 daemon not running or its lock held, 9 integrity failure, 130 interrupted (SIGINT), 143 stopped at
+once (a second SIGTERM; the first drains and ends with 0)
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ __all__ = ["app", "main", "run"]
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 refused by policy, "
-    "6 unhealthy, 7 daemon not running or its lock held, 9 integrity failure."
+    "6 unhealthy, 7 daemon not running or its lock held, 9 integrity failure, "
+    "130 and 143 stopped at once by a signal."
 )
 app = typer.Typer(
     name="wised",

@@ -1,8 +1,10 @@
-"""Commands on the service as a whole: init, run, status, demo, pause, resume, logs."""
+"""Commands on the whole service: init, run, reload, stop, status, demo, pause, resume, logs."""
 
 from __future__ import annotations
 
 import json
+import signal
+import time
 from collections import deque
 from enum import StrEnum
 from pathlib import Path
@@ -72,7 +74,7 @@ def run(
         str, typer.Option("--stages", metavar="LIST", help="What to do: ingest, edit.")
     ] = ",".join(STAGES),
 ) -> None:
-    """Run the daemon in the foreground.
+    """Run the daemon in the foreground; SIGTERM drains, a second one stops at once.
 
     Example: wised run --once --stages ingest,edit
     """
@@ -84,6 +86,56 @@ def run(
     from daemon import service
 
     raise typer.Exit(service.run(state, once=once, stages=wanted))
+
+
+def reload(context: typer.Context, dry_run: DryRun = False) -> None:
+    """Let the running daemon take over config.toml; a bad one is refused here.
+
+    Example: wised reload
+    """
+    from daemon import config as configuration
+    from daemon import reload as reloading
+
+    state = place(context)
+    new = state.config()
+    if not state.running_file.exists():
+        state.signal()  # raises NotRunning, as a rule
+    keys = reloading.changed(configuration.load(state.running_file), new)
+    reloading.check(keys)
+    pid = state.signal(*(() if dry_run else (signal.SIGHUP,)))
+    for key in keys:
+        say(f"  {key}")
+    say(
+        f"pid {pid}: {'would be asked' if dry_run else 'asked'} to reload, {len(keys)} keys changed"
+    )
+
+
+def stop(
+    context: typer.Context,
+    at_once: Annotated[
+        bool, typer.Option("--now", help="Do not wait for the current stage to end.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0, help="Seconds to wait until it has ended.")
+    ] = 120,
+    dry_run: DryRun = False,
+) -> None:
+    """Stop the running daemon; its current stage may end within shutdown_grace_seconds.
+
+    Example: wised stop --now
+    """
+    state = place(context)
+    if dry_run:
+        say(f"pid {state.signal()}: would be stopped")
+        return
+    # Two signals of one kind may arrive as one; these two never do.
+    pid = state.signal(*((signal.SIGTERM, signal.SIGINT) if at_once else (signal.SIGTERM,)))
+    until = time.monotonic() + timeout
+    while state.daemon() is not None:
+        if time.monotonic() >= until:
+            raise Unhealthy(f"pid {pid} still runs", hint="wised stop --now; or a longer --timeout")
+        time.sleep(0.1)
+    say(f"pid {pid}: stopped")
 
 
 def status(
@@ -226,5 +278,5 @@ def _value(value: object) -> str:
 
 def register(parent: typer.Typer) -> None:
     """Add the commands to the top level."""
-    for command in (init, run, status, demo, pause, resume, logs):
+    for command in (init, run, reload, stop, status, demo, pause, resume, logs):
         parent.command()(command)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
+from daemon.attempts import Waiting
 from daemon.cli.release_view import measure_line, measures
 from daemon.render import ago, times
 from daemon.status import SourceHealth, Status
@@ -41,10 +42,21 @@ def document(status: Status, now: datetime) -> dict[str, object]:
         "gate": _gate(status),
         "holds": dict(status.holds),
         "dead_letters": status.dead_letters,
+        "waiting_batches": [_waiting(one) for one in status.waiting],
         "dropped_last_24_hours": [
             {"source": one.source, "quota": one.quota, "facts": one.facts} for one in status.dropped
         ],
         "unread": status.unread,
+    }
+
+
+def _waiting(one: Waiting) -> dict[str, object]:
+    return {
+        "batch": one.batch,
+        "facts": one.facts,
+        "attempts": one.attempts,
+        "next_attempt_at": times(one.next_attempt_at),
+        "error": one.error,
     }
 
 
@@ -94,6 +106,10 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
     if status.oldest_waiting:
         fact, state, since = status.oldest_waiting
         yield "oldest waiting", f"fact {fact}, {state}, received {ago(since, now)}"
+    for batch in status.waiting:
+        again = f"next attempt at {times(batch.next_attempt_at)}"
+        what = f"{batch.facts} facts, {again}, {batch.attempts} failed: {batch.error}"
+        yield f"batch {batch.batch}", what
     yield from _source_lines(status)
     for one in status.dropped:
         yield "dropped", f"{_facts(one.facts)} of {one.source} in 24 hours, over {one.quota}"

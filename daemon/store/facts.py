@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from daemon.errors import NotFound
 from daemon.store import keys
@@ -84,6 +84,30 @@ def in_states(store: Store, states: Iterable[str], limit: int = -1, after: int =
         limit,
     )
     return [_fact(row) for row in rows]
+
+
+def to_triage(store: Store, sizes: Sequence[int]) -> list[Fact]:
+    """Return the received facts to look at next: those tried least, the oldest first.
+
+    ``sizes`` says how many at most, by how often they were tried.
+    """
+    row = store.one("SELECT min(attempts) AS tries FROM fact WHERE state = 'received'")
+    if row is None or row["tries"] is None:
+        return []
+    rows = store.rows(
+        "SELECT * FROM fact WHERE state = 'received' AND attempts = ? ORDER BY id LIMIT ?",
+        row["tries"],
+        sizes[min(row["tries"], len(sizes) - 1)],
+    )
+    return [_fact(row) for row in rows]
+
+
+def count_tries(store: Store, facts: Sequence[Fact], tries: int) -> None:
+    """Record how often facts were tried, inside a transaction."""
+    store.connection.executemany(
+        "UPDATE fact SET attempts = ?, rev = rev + 1 WHERE id = ?",
+        [(tries, fact.id) for fact in facts],
+    )
 
 
 def among(store: Store, ids: Sequence[int], states: Sequence[str], limit: int) -> list[Fact]:
@@ -181,6 +205,18 @@ def insert(
     return fact_id
 
 
+def receive_time(store: Store, now: datetime) -> datetime:
+    """Return when a fact counts as received: now, but never before one that is here already.
+
+    Else a clock that was set back would let news look older than what it replaces.
+    """
+    row = store.one("SELECT received_at FROM fact ORDER BY id DESC LIMIT 1")
+    if row is None:
+        return now
+    last = datetime.fromisoformat(row["received_at"])
+    return now if now >= last else last + timedelta(microseconds=1)
+
+
 def insert_again(store: Store, fact: Fact, now: datetime) -> int:
     """Store a fact anew as a received one with its evidence, by hand, inside a transaction."""
     same = (
@@ -190,7 +226,7 @@ def insert_again(store: Store, fact: Fact, now: datetime) -> int:
     done = store.connection.execute(
         f"INSERT INTO fact ({same}, state, received_at)"
         f" SELECT {same}, 'received', ? FROM fact WHERE id = ?",
-        (timestamp(now), fact.id),
+        (timestamp(receive_time(store, now)), fact.id),
     )
     new = done.lastrowid
     assert new is not None, "a row was inserted"

@@ -285,6 +285,14 @@ CREATE TABLE keying (
 ) STRICT;
 """
 
+#: a batch whose worker died is tried again, and taken apart: `daemon/attempts.py`
+M009_ATTEMPTS = """
+ALTER TABLE batch ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE batch ADD COLUMN next_attempt_at TEXT;
+ALTER TABLE batch ADD COLUMN split_from INTEGER REFERENCES batch(id);
+CREATE INDEX batch_waiting ON batch(next_attempt_at) WHERE next_attempt_at IS NOT NULL;
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
 MIGRATIONS: tuple[str, ...] = (
     M001_CREATE,
@@ -295,4 +303,5 @@ MIGRATIONS: tuple[str, ...] = (
     M006_QUOTAS,
     M007_READING,
     M008_NAMES,
+    M009_ATTEMPTS,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +17,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 import wise
 from daemon.config import Config, Model
 from daemon.errors import UsageError
+from daemon.messages import AT_WORK
+from daemon.worker import faults
 from wise.site import values
 
 if TYPE_CHECKING:
@@ -51,6 +53,15 @@ class Session:
         """The base model, frozen, on its device."""
         self.report("loading the model", 0, 1)
         return _loaded(self.config.model.name, self.config.model)
+
+    def begin(self, texts: Iterable[str]) -> None:
+        """Load the model, then say that from here on the request's texts are worked on.
+
+        Until then a failure can't be due to them: the daemon blames no fact for it.
+        """
+        _ = self.model, self.tokenizer
+        self.report(AT_WORK, 0, 1)
+        faults.strike(texts)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from world import Builder, Clock, config
 
-from daemon import emergency, polling, releases
+from daemon import attempts, emergency, polling, releases
 from daemon.cycle import cycle
 from daemon.messages import Answers, Ask, Embed, Embedded, Said
 from daemon.state import State
@@ -50,12 +50,13 @@ def live(state: State, days: int = 0) -> None:
     daemon = settings.daemon.model_copy(update={"keep_releases": KEEP, "max_attempts": 1})
     settings = settings.model_copy(update={"daemon": daemon})
     with state.lock(), state.store() as store:
+        attempts.note_interrupted(store, settings, clock())
         releases.reconcile(state, store, clock())
         triage = Triage(store, settings, embed, ask)
         extract = polling.extractor(settings)
         for source in polling.due(store, clock()):
             polling.poll(store, source, settings, extract, clock())
-        while triage.run(None, clock()):
+        while triage.run(None, clock()).facts:
             pass
         while cycle(state, store, settings, Builder(wrong=wrong(state)), clock) is not None:
             pass

@@ -141,6 +141,7 @@ READS = {
     ("release", "verify"),
     ("audit", "list"),
     ("audit", "verify"),
+    ("config", "check"),
     ("config", "show"),
 }
 NEITHER = {("run",), ("demo",)}

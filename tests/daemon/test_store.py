@@ -209,6 +209,7 @@ def test_a_database_of_the_first_schema_is_brought_up_and_keeps_its_rows(
                 "moved_to": None,
                 "moved_polls": 0,
             },
+            "batch": {"deaths": 0, "next_attempt_at": None, "split_from": None},
         }
         for table, before in first_schema.items():
             assert before
