@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Protocol, TypeVar
 
 from daemon.errors import WisedError
 from daemon.messages import Envelope, Failed, Progress, Reply, ReplyLine, Request
@@ -26,6 +26,14 @@ SPINS = "1000"
 TAIL_BYTES = 2000  #: of the worker's last words that an error quotes
 
 
+class ShouldStop(Protocol):
+    """Says whether the worker is to be ended; asked several times a second while one works."""
+
+    def is_set(self) -> bool:
+        """Return True from the moment on when the worker has to go."""
+        ...
+
+
 class WorkerError(WisedError):
     """The worker died, overran its budget, or answered that it could not; ``code`` says which."""
 
@@ -37,7 +45,7 @@ class WorkerError(WisedError):
 class Worker:
     """One worker process, started at the first request and killable at any time."""
 
-    def __init__(self, config: Path, log: Path, should_stop: threading.Event) -> None:
+    def __init__(self, config: Path, log: Path, should_stop: ShouldStop) -> None:
         self._config, self._log, self._should_stop = config, log, should_stop
         self._process: subprocess.Popen[str] | None = None
         self._replies: queue.Queue[str | None] = queue.Queue()

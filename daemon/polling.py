@@ -10,7 +10,7 @@ from pathlib import Path
 
 from daemon import flapping
 from daemon.config import Config
-from daemon.store import Store, facts, timestamp
+from daemon.store import Store, facts, timestamp, vitals
 from ingest import (
     Extractor,
     IngestError,
@@ -116,6 +116,7 @@ def poll(store: Store, source: Source, config: Config, extract: Extractor, now: 
                 {**row, "raw": letter.raw[:MAX_RAW_CHARS]}, ignore=True
             )
         _note_success(store, source, config, found, now)
+        vitals.count_poll(store, source.id, "", found.received_bytes)
     return Polled(source.name, entries, kept, len(found.dead), found.not_modified, found.more)
 
 
@@ -218,5 +219,6 @@ def _note_failure(
         values["state"] = "gone"
     with store.write():
         store.table("source").update(source.id, values)
+        vitals.count_poll(store, source.id, error.code)
         if error.code == "fetch.gone":
             store.event("source.gone", f"source:{source.id}", {"name": source.name}, now)

@@ -5,27 +5,35 @@ APScheduler only says when. All work waits in the store, so killing the process 
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+from structlog.contextvars import bound_contextvars
 
 from daemon import log as status_log
-from daemon import polling, progress, releases
+from daemon import log_files, polling, progress, releases
 from daemon.child import Worker, WorkerError
 from daemon.config import Config
 from daemon.cycle import Done, cycle
 from daemon.errors import WisedError
-from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded
+from daemon.log_events import OUTCOMES
+from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded, Request
+from daemon.observe.observer import observed
+from daemon.observe.pulse import Pulse, Watched
 from daemon.state import State
 from daemon.store import Store
 from daemon.triage import Triage
 
+T = TypeVar("T")
 STAGES = frozenset({"ingest", "edit"})
 ASK_BUDGET_SECONDS = 1800.0
+POLL_GRACE_SECONDS = 120.0  #: for reading and storing what was fetched within its own limit
 TICK_SECONDS = 1.0  #: how often the main loop looks for due work and signals
 
 
@@ -40,14 +48,19 @@ class Service:
     def __init__(self, state: State, store: Store, config: Config, log: Any) -> None:
         self.state, self.store, self.config, self.log = state, store, config, log
         self.stop = threading.Event()
-        self._worker = Worker(state.config_file, state.logs / "worker.log", self.stop)
+        self.pulse = Pulse()
+        log_files.trim(state.logs / "worker.log", config.log.file_max_mb)
+        should_stop = Watched(self.pulse, self.stop)
+        self._worker = Worker(state.config_file, state.logs / "worker.log", should_stop)
         self._extract = polling.extractor(config)
         self._triage = Triage(store, config, self._embed, self._ask)
 
     def start(self) -> None:
         """Undo what the last end left half done."""
-        for line in releases.reconcile(self.state, self.store, now()):
-            self.log.warning("state.reconciled", what=line)
+        with self.pulse.during("start"):
+            for line in releases.reconcile(self.state, self.store, now()):
+                self.log.warning("state.reconciled", what=line)
+        self.pulse.ready()
         number = releases.promoted(self.store).number
         self.log.info("daemon.ready", release=number)
 
@@ -59,7 +72,9 @@ class Service:
         for source in sources:
             if self.stop.is_set():
                 break
-            found = polling.poll(self.store, source, self.config, self._extract, now())
+            budget = self.config.ingest.timeout_seconds + POLL_GRACE_SECONDS
+            with self.pulse.during("ingest", budget), bound_contextvars(source=source.name):
+                found = polling.poll(self.store, source, self.config, self._extract, now())
             fields = {"source": found.source, "entries": found.entries, "facts": found.facts}
             if found.error:
                 self.log.warning("source.failed", source=found.source, error=found.error)
@@ -71,8 +86,9 @@ class Service:
         """Triage what was received and run one cycle; True when there was something to do."""
         if "edit" in releases.holds(self.store):
             return False
-        sorted_out = self._sort_out()
-        done = cycle(self.state, self.store, self.config, self._build, now)
+        with self.pulse.during("edit"):
+            sorted_out = self._sort_out()
+            done = cycle(self.state, self.store, self.config, self._build, now)
         if done is not None:
             self._report(done)
         waits = done is not None and done.outcome == "verified"
@@ -91,14 +107,21 @@ class Service:
         return count
 
     def _embed(self, request: Embed) -> Embedded:
-        with progress.shown(self.log) as report:
-            return self._worker.request(request, Embedded, ASK_BUDGET_SECONDS, report)
+        return self._request(request, Embedded, ASK_BUDGET_SECONDS)
 
     def _ask(self, request: Ask) -> Answers:
-        with progress.shown(self.log) as report:
-            return self._worker.request(request, Answers, ASK_BUDGET_SECONDS, report)
+        return self._request(request, Answers, ASK_BUDGET_SECONDS)
+
+    def _request(self, request: Request, expect: type[T], budget: float) -> T:
+        with progress.shown(self.log, self.pulse.report) as report, self.pulse.asking(budget):
+            return self._worker.request(request, expect, budget, report)
 
     def _build(self, request: Build) -> Built:
+        batch = releases.get(self.store, request.number).batch_id
+        with bound_contextvars(release=request.number, batch=batch):
+            return self._built(request)
+
+    def _built(self, request: Build) -> Built:
         self.log.info(
             "release.building",
             release=request.number,
@@ -107,11 +130,10 @@ class Service:
             withdrawn=len(request.withdrawn),
         )
         budget = self.config.daemon.build_budget_minutes * 60
-        with progress.shown(self.log) as report:
-            built = self._worker.request(request, Built, budget, report)
+        built = self._request(request, Built, budget)
         measures = {name: f"{m.right}/{m.asked}" for name, m in built.measures.items()}
         for miss in built.misses:
-            self.log.info("probe.missed", release=request.number, **miss.model_dump())
+            self.log.debug("probe.missed", release=request.number, **miss.model_dump())
         figures = {name: round(value, 5) for name, value in built.figures.items()}
         self.log.info("release.measured", release=request.number, **measures, figures=figures)
         return built
@@ -123,8 +145,14 @@ class Service:
             "set_aside": done.set_aside,
             "reasons": list(done.reasons),
         }
-        level = self.log.info if done.outcome in ("promoted", "verified") else self.log.error
-        level(f"release.{done.outcome}", **fields)
+        if done.outcome == "failed":
+            self.pulse.failed("worker", "; ".join(done.reasons))
+        else:
+            self.pulse.succeeded("worker")
+        if done.outcome in ("promoted", "verified"):
+            self.log.info(OUTCOMES[done.outcome], **fields)
+        else:
+            self.log.error(OUTCOMES[done.outcome], **fields)
 
 
 @contextmanager
@@ -149,9 +177,10 @@ def run(state: State, *, once: bool = False, stages: frozenset[str] = STAGES) ->
     """
     config = state.config()
     with state.lock(), state.store() as store:
-        log = status_log.setup(state.logs)
+        log = status_log.setup(state.logs, config.log)
         service = Service(state, store, config, log)
-        with _signals(service.stop):
+        watch = (state, config.metrics, log, service.pulse, service.stop.is_set, os.environ)
+        with closing(status_log), _signals(service.stop), observed(*watch):
             try:
                 service.start()
                 _drain(service, stages) if once else _serve(service, stages)
@@ -197,6 +226,7 @@ def _serve(service: Service, stages: frozenset[str]) -> None:
     scheduler.start()
     try:
         while not service.stop.wait(TICK_SECONDS):
+            service.pulse.beat()
             _step(service, due)
     finally:
         scheduler.shutdown(wait=False)
@@ -211,7 +241,9 @@ def _step(service: Service, due: dict[str, threading.Event]) -> None:
         try:
             if act() and stage == "edit":
                 due[stage].set()  # a backlog is worked off without waiting for the next flag
+            service.pulse.succeeded(stage)
         except WisedError as error:
             if service.stop.is_set():
                 return
+            service.pulse.failed(stage, str(error))
             service.log.error("work.failed", stage=stage, error=str(error), hint=error.hint)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from daemon import releases
+from daemon.observe.pulse import Work
 from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store, facts, shards
@@ -15,6 +17,7 @@ from daemon.store.shards import Shard
 
 #: failed polls in a row from which a source counts as unhealthy; one or two are weather
 FAILING_FROM = 3
+MAX_STATUS_BYTES = 4_000_000  #: of `status.json` that is looked at
 #: states of facts that are on their way into a release
 WAITING = ("received", "pending", "conflicting", "quarantined", "approved")
 
@@ -50,6 +53,7 @@ class Status:
     newest: Release  #: the newest release of all
     holds: Mapping[str, str]  #: reason by kind of work
     dead_letters: int
+    work: Work | None  #: what the daemon does now; None when it waits or doesn't run
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -67,10 +71,16 @@ class Status:
 
 def read(state: State, store: Store) -> Status:
     """Read how the service stands; ``store`` may be open read-only."""
+    daemon = state.daemon()
+    return collect(store, daemon, _work(state) if daemon is not None else None)
+
+
+def collect(store: Store, daemon: str | None, work: Work | None) -> Status:
+    """Read how the service stands where it is known who holds the lock and what that does."""
     every = releases.newest_first(releases.all_releases(store))
     current = releases.promoted(store)
     return Status(
-        daemon=state.daemon(),
+        daemon=daemon,
         release=current,
         held=_count(store, "SELECT count(*) AS n FROM release_fact WHERE release = ?", current),
         shards=tuple(shards.of_release(store, current.number)),
@@ -81,7 +91,20 @@ def read(state: State, store: Store) -> Status:
         newest=every[0],
         holds=releases.holds(store),
         dead_letters=_count(store, "SELECT count(*) AS n FROM dead_letter"),
+        work=work,
     )
+
+
+def _work(state: State) -> Work | None:
+    """Return what the running daemon wrote of itself; None when that is missing or unreadable."""
+    try:
+        with state.status_file.open("rb") as file:
+            found = json.loads(file.read(MAX_STATUS_BYTES))["work"]
+        since = datetime.fromisoformat(found["since"]).astimezone(UTC)
+        done, total = int(found["done"]), int(found["total"])
+        return Work(str(found["stage"]), since, str(found["doing"]), done, total)
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
 
 
 def _count(store: Store, sql: str, release: Release | None = None) -> int:

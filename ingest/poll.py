@@ -59,6 +59,7 @@ def poll_feed(
             last_modified=_lasting(answer.last_modified or last_modified, now),
             not_modified=True,
             retry_after=answer.retry_after,
+            received_bytes=len(answer.body),
         )
     parsed = isolated.parse(answer.body, answer.content_type, now, base=base(answer.url))
     read = [ladder.item(entry, extractor) for entry in parsed.entries]
@@ -68,6 +69,7 @@ def poll_feed(
         etag=answer.etag,
         last_modified=_lasting(answer.last_modified, now),
         retry_after=answer.retry_after,
+        received_bytes=len(answer.body),
     )
 
 

@@ -188,5 +188,27 @@ ALTER TABLE embedding ADD COLUMN text_key TEXT;
 CREATE INDEX embedding_by_text ON embedding(text_key);
 """
 
+#: when each part of the daemon last moved, and what polls came to: figures that outlive a restart
+M010_VITAL_SIGNS = """
+CREATE TABLE heartbeat (
+    part TEXT PRIMARY KEY,
+    at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE poll_tally (
+    source_id INTEGER NOT NULL REFERENCES source(id),
+    code TEXT NOT NULL,
+    polls INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (source_id, code)
+) STRICT, WITHOUT ROWID;
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
-MIGRATIONS: tuple[str, ...] = (M001_CREATE, M002_LEDGER, M003_LOG_FORMATS, M004_EMBEDDED_TEXTS)
+MIGRATIONS: tuple[str, ...] = (
+    M001_CREATE,
+    M002_LEDGER,
+    M003_LOG_FORMATS,
+    M004_EMBEDDED_TEXTS,
+    M010_VITAL_SIGNS,
+)

@@ -26,6 +26,7 @@ from daemon.messages import (
     ReplyLine,
     Said,
 )
+from daemon.worker import libraries
 from daemon.worker.session import MAX_ANSWER_TOKENS, Session
 
 
@@ -109,6 +110,7 @@ def main() -> None:
         send(Progress(stage=stage, done=done, total=total))
 
     settings = configuration.load(Path(sys.argv[1]))
+    libraries.settle(settings.log.level)
     session = Session(settings, report)
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
