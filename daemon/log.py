@@ -6,6 +6,7 @@ a person; elsewhere it has the same lines as the file.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import logging.handlers
 import os
@@ -35,6 +36,11 @@ class _File(logging.handlers.RotatingFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:
         """Drop the line: what matters later is in the audit log."""
+
+    def close(self) -> None:
+        """Close the file, whether or not its last line still fits on the disk."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 class _Stream(logging.StreamHandler[Any]):

@@ -71,11 +71,21 @@ def _value(value: object, depth: int = 0) -> object:
         return {_name(k): _field(str(k), v, depth + 1) for k, v in pairs}
     if depth < MAX_DEPTH and isinstance(value, (list, tuple, set, frozenset)):
         return [_value(one, depth + 1) for one in list(value)[: MAX_FIELD_BYTES // 8]]
-    return _clean(str(value))
+    if isinstance(value, (Mapping, list, tuple, set, frozenset)):
+        return "..."
+    return _clean(_text(value))
+
+
+def _text(value: object) -> str:
+    """Return any object as text: a log line must not fail for an odd one."""
+    try:
+        return str(value)
+    except Exception as error:
+        return f"<{type(value).__name__}: {type(error).__name__}>"
 
 
 def _name(key: object) -> str:
-    return bounded(safe_text(str(key)[:256]), 256)
+    return bounded(safe_text(without_secrets(str(key)[:256])), 256)
 
 
 def _field(key: str, value: object, depth: int = 0) -> object:
