@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # As the daemon's workers have it: on a shared machine, OpenMP's own choice can cost a factor of 15.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: setup demo test lint bench bench-edit bench-edit-large bench-lifelong demo-model clean
+.PHONY: setup demo test lint bench bench-edit bench-edit-large bench-lifelong bench-ingest demo-model clean
 
 setup: $(READY)
 
@@ -36,6 +36,11 @@ bench-edit-large: $(READY)
 # 1,100 updates through the daemon, then 300 of them the paper's way; about 50 minutes.
 bench-lifelong: $(READY)
 	$(BIN)/python -m bench.lifelong --plot docs/lifelong.png
+
+# Deduplication, lookups, embedding, storing and parsing; about 10 minutes.
+# DOCUMENTS names a folder of feeds to parse; by default those that the fuzzers start from.
+bench-ingest: $(READY)
+	$(BIN)/python -m bench.ingest --documents $(or $(DOCUMENTS),tests/fuzz/corpus/feed)
 
 lint: $(READY)
 	$(BIN)/ruff check .

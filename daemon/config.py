@@ -49,9 +49,13 @@ class Embedding(_Section):
 class Ingest(_Section):
     """How sources are polled."""
 
-    poll_interval_minutes: Annotated[float, Field(gt=0)] = 30
+    poll_interval_minutes: Annotated[float, Field(ge=5)] = 30
     max_rows_per_poll: Positive = 2000
     timeout_seconds: Annotated[float, Field(gt=0)] = 60
+    ca_file: str | None = None
+    max_undecided_facts: Positive = 100_000
+    max_undecided_facts_per_source: Positive = 20_000
+    max_new_facts_per_source_per_day: Positive = 20_000
 
 
 class Policies(_Section):

@@ -26,6 +26,7 @@ from daemon.log_events import OUTCOMES
 from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded, Request
 from daemon.observe.observer import observed
 from daemon.observe.pulse import Pulse, Watched
+from daemon.polling import Polled
 from daemon.state import State
 from daemon.store import Store
 from daemon.triage import Triage
@@ -65,22 +66,30 @@ class Service:
         self.log.info("daemon.ready", release=number)
 
     def poll_due(self) -> int:
-        """Poll every due source once; return how many were polled."""
+        """Poll every due source once; return how many were, without logs that wait for room."""
         if "ingest" in releases.holds(self.store):
             return 0
-        sources = polling.due(self.store, now())
-        for source in sources:
+        polled = 0
+        for source in polling.due_in_turn(self.store, now):
             if self.stop.is_set():
                 break
             budget = self.config.ingest.timeout_seconds + POLL_GRACE_SECONDS
             with self.pulse.during("ingest", budget), bound_contextvars(source=source.name):
                 found = polling.poll(self.store, source, self.config, self._extract, now())
-            fields = {"source": found.source, "entries": found.entries, "facts": found.facts}
-            if found.error:
-                self.log.warning("source.failed", source=found.source, error=found.error)
-            else:
-                self.log.info("source.polled", **fields, dead=found.dead, unchanged=found.unchanged)
-        return len(sources)
+            self._report_poll(found)
+            polled += not found.waits
+        return polled
+
+    def _report_poll(self, found: Polled) -> None:
+        fields = {"source": found.source, "entries": found.entries, "facts": found.facts}
+        if found.error:
+            self.log.warning("source.failed", source=found.source, error=found.error)
+        elif found.quota:
+            self.log.warning("source.waits", source=found.source, quota=found.quota)
+        elif not found.waits:
+            self.log.info("source.polled", **fields, dead=found.dead, unchanged=found.unchanged)
+        for one in found.dropped:
+            self.log.warning("facts.dropped", source=one.source, quota=one.quota, facts=one.facts)
 
     def work(self) -> bool:
         """Triage what was received and run one cycle; True when there was something to do."""

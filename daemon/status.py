@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from daemon import releases
+from daemon import quotas, releases, schedule
 from daemon.observe.pulse import Work
+from daemon.quotas import Dropped
 from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store, facts, shards
 from daemon.store.shards import Shard
+from ingest import redact
 
 #: failed polls in a row from which a source counts as unhealthy; one or two are weather
 FAILING_FROM = 3
@@ -31,6 +33,8 @@ class SourceHealth:
     failures: int  #: in a row
     last_error: str | None
     last_ok_at: datetime | None  #: None before the first good poll
+    location: str = ""  #: as shown: without passwords and query values
+    proposed_url: str | None = None  #: where it says it has moved for good; as shown
 
     @property
     def is_failing(self) -> bool:
@@ -53,6 +57,7 @@ class Status:
     newest: Release  #: the newest release of all
     holds: Mapping[str, str]  #: reason by kind of work
     dead_letters: int
+    dropped: tuple[Dropped, ...]  #: facts over a quota in the last 24 hours, by source and quota
     work: Work | None  #: what the daemon does now; None when it waits or doesn't run
 
     @property
@@ -63,19 +68,20 @@ class Status:
             for s in self.sources
             if s.state == "active" and s.failures >= FAILING_FROM
         ]
+        found += [f"source {s.name} is gone" for s in self.sources if s.state == "gone"]
         found += [f"{kind} is on hold: {reason}" for kind, reason in self.holds.items()]
         if self.newest.state == "refused":
             found.append(f"release {self.newest.number} was refused: {self.newest.reason}")
         return tuple(found)
 
 
-def read(state: State, store: Store) -> Status:
+def read(state: State, store: Store, now: datetime) -> Status:
     """Read how the service stands; ``store`` may be open read-only."""
     daemon = state.daemon()
-    return collect(store, daemon, _work(state) if daemon is not None else None)
+    return collect(store, daemon, _work(state) if daemon is not None else None, now)
 
 
-def collect(store: Store, daemon: str | None, work: Work | None) -> Status:
+def collect(store: Store, daemon: str | None, work: Work | None, now: datetime) -> Status:
     """Read how the service stands where it is known who holds the lock and what that does."""
     every = releases.newest_first(releases.all_releases(store))
     current = releases.promoted(store)
@@ -91,6 +97,7 @@ def collect(store: Store, daemon: str | None, work: Work | None) -> Status:
         newest=every[0],
         holds=releases.holds(store),
         dead_letters=_count(store, "SELECT count(*) AS n FROM dead_letter"),
+        dropped=quotas.since(store, now - quotas.DAY),
         work=work,
     )
 
@@ -123,18 +130,20 @@ def _oldest(store: Store) -> tuple[int, str, datetime] | None:
 
 def _sources(store: Store) -> tuple[SourceHealth, ...]:
     rows = store.rows(
-        "SELECT name, state, failures, last_error, last_ok_at FROM source"
-        " WHERE state != 'removed' ORDER BY name"
+        "SELECT name, state, failures, last_error, last_ok_at, location, moved_to, moved_polls"
+        " FROM source WHERE state != 'removed' ORDER BY name"
     )
     return tuple(_health(row) for row in rows)
 
 
 def _health(row: sqlite3.Row) -> SourceHealth:
-    ok = row["last_ok_at"]
+    ok, move = row["last_ok_at"], schedule.move(row["moved_to"], row["moved_polls"])
     return SourceHealth(
         row["name"],
         row["state"],
         row["failures"],
         row["last_error"],
         datetime.fromisoformat(ok) if ok else None,
+        redact(row["location"]),
+        redact(move.url) if move is not None and move.is_proposed else None,
     )

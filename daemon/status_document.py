@@ -43,6 +43,9 @@ def document(status: Status, now: datetime) -> dict[str, object]:
         "gate": _gate(status),
         "holds": dict(status.holds),
         "dead_letters": status.dead_letters,
+        "dropped_last_24_hours": [
+            {"source": one.source, "quota": one.quota, "facts": one.facts} for one in status.dropped
+        ],
     }
 
 
@@ -75,6 +78,7 @@ def _source(one: SourceHealth) -> dict[str, object]:
         "failures": one.failures,
         "last_error": one.last_error,
         "last_ok_at": times(one.last_ok_at),
+        "proposed_url": one.proposed_url,
     }
 
 

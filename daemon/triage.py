@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from daemon import quotas
 from daemon.config import Config
 from daemon.errors import Conflict
 from daemon.messages import Answers, Ask
@@ -22,6 +23,8 @@ from policies import BELIEVED, Decision, Outcome, Standing, Tier, decide, resolv
 #: asks the worker to answer prompts
 AskPrompts = Callable[[Ask], Answers]
 CHUNK = 500  #: facts looked at in one go
+#: what comes before a decision on a fact that triage has not looked at, or not lately
+BEFORE_DECIDING = {"received": "wised run --once first", "dropped": "wised fact requeue first"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,7 @@ def _apply(store: Store, fact: Fact, found: Finding, now: datetime) -> None:
     store.transition("fact", fact.id, found.event, now, found.reason, same_as=found.same_as)
     if found.same_as is not None:
         facts.share_evidence(store, fact.id, found.same_as)
+        quotas.vouch(store, found.same_as, fact)
     for other in found.supersedes:
         supersede(store, facts.get(store, other), fact, now)
 
@@ -159,14 +163,20 @@ def supersede(store: Store, held: Fact, by: Fact, now: datetime) -> None:
     store.transition("fact", held.id, "supersede", now, f"fact {by.id} is newer")
 
 
+def must_be_looked_at(fact: Fact) -> None:
+    """Raise Conflict for a fact that triage is to look at before a person decides."""
+    if fact.state in BEFORE_DECIDING:
+        what = "was dropped" if fact.state == "dropped" else "was not looked at yet"
+        raise Conflict(f"fact {fact.id} {what}", hint=BEFORE_DECIDING[fact.state])
+
+
 def approve(store: Store, fact_id: int, reason: str, now: datetime) -> str:
     """Approve a fact by hand; older facts of its slot that wait give way to it."""
     with store.write():
         fact = facts.get(store, fact_id)
         if fact.state == "approved":
             return "already_approved"
-        if fact.state == "received":
-            raise Conflict(f"fact {fact_id} was not looked at yet", hint="wised run --once first")
+        must_be_looked_at(fact)
         event = "requeue" if fact.state == "verified" else "approve"
         state = store.transition("fact", fact_id, event, now, reason, attempts=0)
         for held in facts.by_slot(store, fact.slot_key):

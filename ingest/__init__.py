@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ingest.fetch import Limits, Response
     from ingest.index import Index
     from ingest.objects import same_object
-    from ingest.poll import poll_feed, poll_log
+    from ingest.poll import poll_document, poll_feed, poll_log
     from ingest.text import clean, fact_key, fold, slot_key
     from ingest.types import (
         ASKED,
@@ -57,6 +57,7 @@ __all__ = [
     "fact_key",
     "fold",
     "judge",
+    "poll_document",
     "poll_feed",
     "poll_log",
     "redact",
@@ -72,7 +73,7 @@ _MODULES = {
     "fetch": ("Limits", "Response"),
     "index": ("Index",),
     "objects": ("same_object",),
-    "poll": ("poll_feed", "poll_log"),
+    "poll": ("poll_document", "poll_feed", "poll_log"),
     "text": ("clean", "fact_key", "fold", "slot_key"),
     "types": (
         "ASKED",

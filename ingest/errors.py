@@ -51,10 +51,15 @@ class FetchError(IngestError):
         message: str,
         hint: str | None = None,
         retry_after: float | None = None,
+        busy_host: str | None = None,
     ) -> None:
-        """Take also the seconds that the server asked us to wait, already clamped."""
+        """Take also the seconds that the server asked us to wait, already clamped.
+
+        ``busy_host`` is the host that asked it for all that is fetched from it.
+        """
         super().__init__(code, message, hint)
         self.retry_after = retry_after
+        self.busy_host = busy_host
 
 
 class FeedError(IngestError):

@@ -25,6 +25,11 @@ def begins_like_json(body: bytes) -> bool:
     return body.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
 
 
+def looks_like_one(head: bytes) -> bool:
+    """Tell by the first bytes of a JSON text whether it is a feed."""
+    return b"jsonfeed.org/version/" in head or (b"schema.org" in head and b"DataFeed" in head)
+
+
 def parse(body: bytes, now: datetime, base: str | None = None) -> Parsed:
     """Return the entries of a JSON Feed or a DataFeed, in its order.
 

@@ -16,7 +16,7 @@ from daemon.state import State
 from daemon.store import Store, facts, timestamp
 from daemon.store.facts import HELD, Fact
 from daemon.store.lifecycle import next_state
-from daemon.triage import approve
+from daemon.triage import approve, must_be_looked_at
 from ingest import Candidate, RowError, fact_key
 
 #: where each decision leads
@@ -38,6 +38,7 @@ def approve_all(store: Store, fact_ids: Sequence[int], reason: str, now: datetim
                 f"facts {slots[fact.slot_key]} and {fact.id} fill the same slot",
                 hint="approve the one that holds",
             )
+        must_be_looked_at(fact)
         if fact.state not in (*PAST_APPROVAL, "verified"):
             next_state("fact", fact.state, "approve")
     return [_approved(store, fact, reason, now) for fact in wanted]
@@ -66,6 +67,26 @@ def decide(
     """Reject, quarantine or retract facts, all or none. Raises NotFound and Conflict."""
     with store.write():
         return [_moved(store, fact, event, reason, now) for fact in _distinct(store, fact_ids)]
+
+
+def requeue(store: Store, fact_ids: Sequence[int], reason: str, now: datetime) -> list[Result]:
+    """Bring dropped facts back, all or none; each as a new one. Raises NotFound and Conflict.
+
+    Triage holds a fact against older ones only, by id, so under its old id one that comes back
+    would not be held against what came in meanwhile.
+    """
+    with store.write():
+        results = []
+        for fact in _distinct(store, fact_ids):
+            if fact.state == "duplicate":
+                results.append(_result(fact, "already_duplicate"))
+                continue
+            next_state("fact", fact.state, "requeue")
+            number = facts.insert_again(store, fact, now)
+            why = f"{reason}: received again as fact {number}"
+            store.transition("fact", fact.id, "requeue", now, why, same_as=number)
+            results.append(_result(fact, f"received again as fact {number}"))
+        return results
 
 
 def withdraw(

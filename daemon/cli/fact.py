@@ -186,6 +186,28 @@ def quarantine(
 
 
 @app.command()
+def requeue(
+    context: typer.Context,
+    ids: Ids,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Bring back facts that were dropped over a quota; triage looks at them as at new ones.
+
+    Example: wised fact requeue 12 --reason "it was no flood"
+    """
+    from daemon.cli import decisions
+    from daemon.cli.rehearsal import changing
+
+    numbers = [number(one, "f") for one in ids]
+    with changing(place(context), dry_run=dry_run) as change:
+        why = reason_or(reason, "requeued by hand")
+        results = decisions.requeue(change.store, numbers, why, now())
+        show_changes(results, change.changes(), dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
 def retract(
     context: typer.Context,
     ids: Ids,

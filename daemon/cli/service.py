@@ -100,9 +100,9 @@ def status(
     from daemon import status_document
     from daemon.cli import status_view
 
-    with reading(context) as store:
-        seen = standing.read(place(context), store)
     moment = now()
+    with reading(context) as store:
+        seen = standing.read(place(context), store, moment)
     if as_json:
         print_json(status_document.document(seen, moment))
     else:

@@ -11,6 +11,7 @@ from daemon.observe.pulse import Work
 from daemon.render import ago, span
 from daemon.status import SourceHealth, Status
 from daemon.store.shards import Shard
+from ingest.urls import host
 
 
 def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
@@ -30,6 +31,8 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
         fact, state, since = status.oldest_waiting
         yield "oldest waiting", f"fact {fact}, {state}, received {ago(since, now)}"
     yield from _source_lines(status)
+    for one in status.dropped:
+        yield "dropped", f"{_facts(one.facts)} of {one.source} in 24 hours, over {one.quota}"
     yield from _gate_lines(status)
     for kind, reason in status.holds.items():
         yield "hold", f"{kind}: {reason}"
@@ -59,10 +62,23 @@ def _source_lines(status: Status) -> Iterator[tuple[str, object]]:
         if one.is_failing:
             trouble = f"{one.failures} times in a row: {one.last_error or 'no error noted'}"
             yield "  failing", f"{one.name}, {trouble}"
+    for one in status.sources:
+        if one.proposed_url is not None:
+            yield "  moved", f"{one.name}, {_moved(one, one.proposed_url)}"
+
+
+def _moved(one: SourceHealth, new: str) -> str:
+    old_host, new_host = host(one.location), host(new)
+    other = "" if old_host == new_host else f", another host ({new_host} instead of {old_host})"
+    return f"has moved for good to {new}{other}; to follow it: wised source set-url {one.name}"
 
 
 def _calm(one: SourceHealth) -> str:
     return "ok" if one.state == "active" else one.state
+
+
+def _facts(count: int) -> str:
+    return "1 fact" if count == 1 else f"{count} facts"
 
 
 def _gate_lines(status: Status) -> Iterator[tuple[str, object]]:

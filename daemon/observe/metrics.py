@@ -67,7 +67,7 @@ def read(
     tallies.read(store)
     row = store.one("SELECT max(promoted_at) AS at FROM release")
     return Figures(
-        status=seen or status.read(state, store),
+        status=seen or status.read(state, store, now),
         tallies=tallies,
         polls=tuple(vitals.polls(store)),
         beats={**vitals.beats(store), **(beats or {})},

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -156,11 +155,8 @@ class Observer:
         changed = version != self._data_version
         moved = self._seen is None or self._seen.work != vital.work
         if self._is_due("refresh", REFRESH_SECONDS) or changed or moved:
-            if changed or self._seen is None:
-                self._seen = status.collect(store, self._state.daemon(), vital.work)
-                self._data_version = version
-            else:
-                self._seen = replace(self._seen, work=vital.work)
+            self._data_version, now = version, datetime.now(UTC)
+            self._seen = status.collect(store, self._state.daemon(), vital.work, now)
             self._write_status(self._seen)
             self._render(store, self._seen, vital)
 
@@ -233,7 +229,7 @@ class Observer:
 
     def _say_stopped(self, store: Store) -> None:
         """Leave a `status.json` behind that doesn't claim that the daemon runs."""
-        self._write_status(status.collect(store, None, None))
+        self._write_status(status.collect(store, None, None, datetime.now(UTC)))
 
 
 @contextmanager

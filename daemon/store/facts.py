@@ -51,6 +51,8 @@ class Fact:
     same_as: int | None
     batch_id: int | None
     attempts: int
+    brought_by: int | None  #: source that it was polled from; None: brought in by hand
+    vouched_by: int | None  #: most trusted source that says so, whose quota it counts against
 
 
 def _fact(row: sqlite3.Row) -> Fact:
@@ -141,8 +143,12 @@ def insert(
     tier: str,
     asserted_at: datetime,
     now: datetime,
+    source_id: int | None = None,
 ) -> int:
-    """Store a candidate as a received fact with its evidence, inside a transaction."""
+    """Store a candidate as a received fact with its evidence, inside a transaction.
+
+    ``source_id`` is the source that it was polled from, None for one brought in by hand.
+    """
     row = {
         "subject": candidate.subject,
         "relation": candidate.relation,
@@ -156,6 +162,8 @@ def insert(
         "state": "received",
         "asserted_at": timestamp(asserted_at),
         "received_at": timestamp(now),
+        "brought_by": source_id,
+        "vouched_by": source_id,
     }
     fact_id = store.insert("fact", row)
     if entry_id is not None:
@@ -163,6 +171,25 @@ def insert(
     data = {"to": "received", "object": candidate.object, "entry": entry_id}
     store.event("fact.receive", f"fact:{fact_id}", data, now)
     return fact_id
+
+
+def insert_again(store: Store, fact: Fact, now: datetime) -> int:
+    """Store a fact anew as a received one with its evidence, by hand, inside a transaction."""
+    same = (
+        "subject, relation, object, prompts, held_out, slot_key, fact_key, tier, extractor,"
+        " asserted_at"
+    )
+    done = store.connection.execute(
+        f"INSERT INTO fact ({same}, state, received_at)"
+        f" SELECT {same}, 'received', ? FROM fact WHERE id = ?",
+        (timestamp(now), fact.id),
+    )
+    new = done.lastrowid
+    assert new is not None, "a row was inserted"
+    share_evidence(store, fact.id, new)
+    data = {"to": "received", "object": fact.object, "again": fact.id}
+    store.event("fact.receive", f"fact:{new}", data, now)
+    return new
 
 
 def add_evidence(store: Store, fact_id: int, entry_id: int, quote: str) -> None:

@@ -69,19 +69,25 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
     return path
 
 
+FLOOR = "ingest.poll_interval_minutes: Input should be greater than or equal to 5"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ('method = "keyed"', 'method = "published"', "wise.method: Input should be 'keyed' or"),
         ('mode = "merge"', 'mode = "mean"', "wise.paper.mode: Input should be 'merge' or"),
         ('merging = "ties"', 'merging = "mean"', "wise.paper.merging: Input should be 'dare'"),
+        ("poll_interval_minutes = 30", "poll_interval_minutes = 4.9", FLOOR),
         ("alpha = 5.0", "alpha = -1", "wise.paper.alpha: Input should be greater than"),
         ("factor = 1.0", "faktor = 1.0", "wise.paper.faktor: Extra inputs are not permitted"),
         ("# stop_below_nats = 0.1", "stop_below_nats = 0", "wise.paper.stop_below_nats:"),
         ("aim_nats = 14.0", "aim_nats = inf", "wise.aim_nats: Input should be a finite number"),
     ],
 )
-def test_how_facts_are_written_is_checked(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_value_that_can_not_work_is_refused_where_it_stands(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
     path = changed(tmp_path, old, new)
     line = 1 + path.read_text()[: path.read_text().index(new)].count("\n")
     with pytest.raises(UsageError) as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from datetime import timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def store(state: State) -> Iterator[Store]:
 
 
 def add_source(store: Store, kind: str, location: str, tier: str = "trusted") -> None:
-    row = {"name": kind, "kind": kind, "location": location, "tier": tier, "allow_private": 1}
+    row = {"name": kind, "kind": kind, "location": location, "tier": tier, "allow_private": "any"}
     at = timestamp(START)
     store.insert("source", {**row, "next_poll_at": at, "created_at": at})
 
@@ -47,6 +48,7 @@ def test_a_feed_is_read_once_and_then_only_asked_whether_it_changed(
     state: State, store: Store
 ) -> None:
     with served(document(UPDATES)) as feed:
+        feed.modified = format_datetime(START, usegmt=True)
         add_source(store, "feed", feed.url)
         (first,) = poll(state, store)
         assert (first.entries, first.facts, first.dead) == (5, 5, 0)

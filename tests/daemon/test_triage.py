@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from world import START, Builder, Clock, add_fact, config, new_state
 
+from daemon.cli import decisions
 from daemon.cycle import cycle
 from daemon.messages import Answers, Ask, Embed, Embedded, Said
 from daemon.state import State
@@ -213,3 +214,89 @@ def test_what_the_model_knows_is_still_repeated_when_a_rival_only_waits(
     third = add_fact(store, "Slovenia", "Golob", "received", at=START + timedelta(days=2))
     assert sort_out(state, store)[third] == "duplicate"
     assert first < third
+
+
+def source(store: Store, name: str, tier: str) -> int:
+    at = START.isoformat()
+    row = {"name": name, "kind": "feed", "location": "x", "tier": tier}
+    return store.insert("source", {**row, "next_poll_at": at, "created_at": at})
+
+
+def said_by(store: Store, source_id: int | None, tier: str) -> int:
+    """The same fact, from a source."""
+    fact = add_fact(store, "Italy", "Draghi", "received", tier=tier)
+    store.table("fact").update(fact, {"brought_by": source_id, "vouched_by": source_id})
+    return fact
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "counts_against"),
+    [
+        ("untrusted", "trusted", "second"),
+        ("untrusted", "normal", "second"),
+        ("normal", "normal", "first"),
+        ("normal", "untrusted", "first"),
+        ("untrusted", None, None),
+        (None, "trusted", None),
+    ],
+)
+def test_a_fact_counts_against_the_most_trusted_source_that_says_so(
+    state: State,
+    store: Store,
+    first: str | None,
+    second: str | None,
+    counts_against: str | None,
+) -> None:
+    """Or a flood that says first what others say would take theirs along when it is dropped."""
+    tiers = {"first": first, "second": second}
+    ids = {name: source(store, name, tier) for name, tier in tiers.items() if tier}
+    held = said_by(store, ids.get("first"), "untrusted")
+    sort_out(state, store)
+    again = said_by(store, ids.get("second"), "untrusted")
+    assert sort_out(state, store)[again] == "duplicate"
+    fact = facts.get(store, held)
+    assert fact.vouched_by == ids.get(counts_against or "nobody")
+    assert fact.brought_by == ids.get("first")
+
+
+def dropped(store: Store, fact: int) -> None:
+    with store.write():
+        store.transition("fact", fact, "drop", START)
+
+
+def test_a_fact_that_comes_back_is_held_against_what_came_in_meanwhile(
+    state: State, store: Store
+) -> None:
+    one = add_fact(store, "Italy", "Conte", "received", tier="normal")
+    sort_out(state, store)
+    dropped(store, one)
+    newer = add_fact(store, "Italy", "Draghi", "received", at=START + timedelta(days=1))
+    sort_out(state, store)
+    (came_back,) = decisions.requeue(store, [one], "by hand", START)
+    assert came_back.result == "received again as fact 3"
+    assert sort_out(state, store) == {one: "duplicate", newer: "approved", 3: "superseded"}
+
+
+def test_a_dropped_fact_holds_no_slot_and_keeps_no_one_from_saying_it_again(
+    state: State, store: Store
+) -> None:
+    one = add_fact(store, "Italy", "Draghi", "received", tier="normal")
+    sort_out(state, store)
+    dropped(store, one)
+    two = add_fact(store, "Italy", "Draghi", "received")
+    assert sort_out(state, store) == {one: "dropped", two: "approved"}
+
+
+def test_facts_dropped_before_triage_are_not_embedded(state: State, store: Store) -> None:
+    """A flood costs no work of the model's."""
+    for number in range(3):
+        dropped(store, add_fact(store, f"Place {number}", "X", "received"))
+    add_fact(store, "Italy", "Draghi", "received")
+    asked: list[str] = []
+
+    def noting(request: Embed) -> Embedded:
+        asked.extend(request.texts)
+        return embed(request)
+
+    Triage(store, config(state), noting, model()).run(None, Clock()())  # type: ignore[arg-type]
+    assert len(asked) == 1
