@@ -6,6 +6,12 @@ import os
 from pathlib import Path
 
 
+def tidy(path: Path) -> None:
+    """Remove what writers of a file left that were killed; only where no other one writes it."""
+    for partial in path.parent.glob(f".{path.name}.*.partial"):
+        partial.unlink(missing_ok=True)
+
+
 def replace(path: Path, text: str, mode: int = 0o600) -> None:
     """Put ``text`` in the place of a file at once: a reader sees the old or the new, whole.
 

@@ -68,6 +68,7 @@ class Observer:
 
     def start(self) -> None:
         """Open the port and begin to look; raises UsageError when the port can't be had."""
+        files.tidy(self._state.status_file)  # the lock is held: no other daemon writes it
         if self._settings.listen:
             host, port = self._settings.address
             try:

@@ -115,6 +115,13 @@ def test_status_json_is_replaced_never_rewritten(state):
     assert not [p for p in state.folder.iterdir() if p.name.endswith(".partial")]
 
 
+def test_what_a_killed_daemon_left_half_written_goes(state):
+    (state.folder / ".status.json.4711.partial").write_text("{")
+    with running(state, Pulse()):
+        until(state.status_file.exists)
+    assert not [p for p in state.folder.iterdir() if p.name.endswith(".partial")]
+
+
 def test_a_change_by_anyone_shows_at_the_next_tick_and_nothing_is_written_without(state):
     made, _, _ = an_observer(state, Pulse())
     with state.store() as store:
