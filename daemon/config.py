@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import tomllib
@@ -184,6 +185,57 @@ class Daemon(_Section):
     keep_releases: Positive = 10
 
 
+class Log(_Section):
+    """What the status log says and how large it gets."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    file_max_mb: Annotated[float, Field(gt=0)] = 20
+    keep_files: Annotated[int, Field(ge=1, le=100)] = 5
+
+
+class Metrics(_Section):
+    """Where the figures and the health of the service can be read; nowhere by default."""
+
+    listen: str = ""
+    allow_remote: bool = False
+    textfile: str = ""
+
+    @model_validator(mode="after")
+    def _listens_where_it_may(self) -> Metrics:
+        if self.listen:
+            host, _ = self.address
+            if not (self.allow_remote or _is_loopback(host)):
+                raise ValueError(
+                    f"listen = {self.listen!r} can be reached from other machines, and anyone"
+                    " there could read it; use 127.0.0.1, or set allow_remote = true"
+                )
+        return self
+
+    @field_validator("textfile")
+    @classmethod
+    def _is_read_by_a_collector(cls, value: str) -> str:
+        if value and not (value.endswith(".prom") and Path(value).is_absolute()):
+            raise ValueError(f"{value!r} must be an absolute path that ends in .prom")
+        return value
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Return the host and the port of ``listen``; raises ValueError for anything else."""
+        found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+|localhost)):(\d{1,5})", self.listen)
+        if found is None or int(found[3]) > 65535:
+            raise ValueError(f"listen = {self.listen!r} is no address such as 127.0.0.1:9464")
+        return found[1] or found[2], int(found[3])
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise ValueError(f"{host!r} is no IP address") from None
+
+
 class Relation(_Section):
     """One relation: how it is recognised in text and how the model is asked for it."""
 
@@ -231,6 +283,8 @@ class Config(_Section):
     wise: Wise = Wise()
     daemon: Daemon = Daemon()
     subjects: dict[str, tuple[str, ...]] = {}  #: other names of a subject, by the one it goes under
+    log: Log = Log()
+    metrics: Metrics = Metrics()
     relations: dict[str, Relation] = {}
 
     @field_validator("subjects")

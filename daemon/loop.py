@@ -5,6 +5,7 @@ Signals ask, ticks say when; a step does what they ask for, one thing after anot
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable
@@ -14,6 +15,8 @@ from typing import Any, Protocol
 
 from daemon.config import Config
 from daemon.errors import WisedError
+from daemon.observe.notify import Notifier
+from daemon.observe.pulse import Pulse
 from daemon.signals import Asked
 from daemon.ticks import Ticks
 
@@ -26,6 +29,11 @@ JUMP = timedelta(seconds=5)
 
 class Works(Protocol):
     """What a loop drives; used in the loop's thread only. Any method may raise WisedError."""
+
+    @property
+    def pulse(self) -> Pulse:
+        """Where the loop notes that it moves."""
+        ...
 
     @property
     def config(self) -> Config:
@@ -83,6 +91,7 @@ class Loop:
         self.ticks.start()
         try:
             while not self._asked.to_drain:
+                self._service.pulse.beat()
                 self.step()
                 if not self._asked.to_drain:
                     time.sleep(LOOK_SECONDS)
@@ -122,8 +131,10 @@ class Loop:
         """Run ``act``; what passes, a full disk or a busy database, is logged. Raises bugs."""
         try:
             act()
+            self._service.pulse.succeeded(stage)
         except (WisedError, sqlite3.OperationalError, OSError) as error:
             if not self._asked.to_drain:
+                self._service.pulse.failed(stage, str(error))
                 hint = getattr(error, "hint", "")
                 self._log.error("work.failed", stage=stage, error=str(error), hint=hint)
 
@@ -131,9 +142,10 @@ class Loop:
         if not self._asked.reload:
             return
         self._asked.reload = False
-        if self._service.reload():
-            self._asked.grace_seconds = self._service.config.daemon.shutdown_grace_seconds
-            self.ticks.restart(self._periods())
+        with Notifier.of(os.environ).reloading():
+            if self._service.reload():
+                self._asked.grace_seconds = self._service.config.daemon.shutdown_grace_seconds
+                self.ticks.restart(self._periods())
 
     def _look_at_the_clock(self) -> None:
         """Notice when the wall clock was set: intervals are judged by it, in the tables too."""

@@ -16,7 +16,7 @@ from daemon.keeping import Stored, keep
 from daemon.quotas import Dropped
 from daemon.reading import is_for_reader, mark
 from daemon.schedule import Move
-from daemon.store import Store, facts, timestamp
+from daemon.store import Store, facts, timestamp, vitals
 from ingest import (
     Entry,
     Extractor,
@@ -166,6 +166,7 @@ def poll(
                 {**row, "raw": letter.raw[:MAX_RAW_CHARS]}, ignore=True
             )
         _note_success(store, source, config, found, now)
+        vitals.count_poll(store, source.id, "", found.received_bytes)
     fault("poll.stored")
     return Polled(
         source.name,
@@ -313,6 +314,7 @@ def _note_failure(
         if _is_elsewhere(store, source):
             return
         store.table("source").update(source.id, values)
+        vitals.count_poll(store, source.id, error.code)
         if error.code == "fetch.gone":
             _note_gone(store, source, error, now)
         busy = getattr(error, "busy_host", None)

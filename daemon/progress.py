@@ -14,15 +14,16 @@ QUIET_SECONDS = 30.0  #: between two lines of the log
 
 
 @contextmanager
-def shown(log: Any) -> Iterator[OnProgress]:
-    """Yield a function to report progress to for the block."""
+def shown(log: Any, also: OnProgress) -> Iterator[OnProgress]:
+    """Yield a function to report progress to for the block; ``also`` hears of it too."""
     if sys.stderr.isatty():
-        with _bar() as report:
+        with _bar(also) as report:
             yield report
         return
     last = [time.monotonic()]
 
     def say(stage: str, done: int, total: int) -> None:
+        also(stage, done, total)
         if time.monotonic() - last[0] >= QUIET_SECONDS:
             last[0] = time.monotonic()
             log.info("work.progress", stage=stage, done=done, total=total)
@@ -31,7 +32,7 @@ def shown(log: Any) -> Iterator[OnProgress]:
 
 
 @contextmanager
-def _bar() -> Iterator[OnProgress]:
+def _bar(also: OnProgress) -> Iterator[OnProgress]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -40,6 +41,7 @@ def _bar() -> Iterator[OnProgress]:
         task = bar.add_task("starting", total=None)
 
         def report(stage: str, done: int, total: int) -> None:
+            also(stage, done, total)
             bar.update(task, description=stage, completed=done, total=max(total, 1))
 
         yield report

@@ -5,19 +5,26 @@ All work waits in the store, so killing the process loses none.
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from daemon import attempts, polling, progress, readers, releases
+from structlog.contextvars import bound_contextvars
+
+from daemon import attempts, log_files, polling, progress, readers, releases
 from daemon import log as status_log
 from daemon import reload as reloading
 from daemon.child import Limits, Worker, WorkerError
 from daemon.config import Config
 from daemon.cycle import Done, cycle
 from daemon.errors import WisedError
+from daemon.log_events import OUTCOMES
 from daemon.loop import Loop
 from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded, Read, ReadText, Request
+from daemon.observe.observer import observed
+from daemon.observe.pulse import Pulse, Watched
 from daemon.patience import GivenUp, wait_for
 from daemon.polling import Polled
 from daemon.reading import Reads
@@ -29,6 +36,7 @@ from ingest import Extractor, Poll
 
 T = TypeVar("T")
 STAGES = frozenset({"ingest", "edit"})
+POLL_GRACE_SECONDS = 120.0  #: for reading and storing what was fetched within its own limit
 
 
 def now() -> datetime:
@@ -48,6 +56,8 @@ class Service:
         self.state, self.store, self.log = state, store, log
         self.asked = asked or Asked(config.daemon.shutdown_grace_seconds)
         self._broken_off: str | None = None  #: why a cycle left files and rows out of line
+        self.pulse = Pulse()
+        log_files.trim(state.logs / "worker.log", config.log.file_max_mb)
         self._take_over(config)
 
     def _take_over(self, config: Config) -> None:
@@ -56,7 +66,8 @@ class Service:
         self.config, section = config, config.daemon
         limits = Limits(section.worker_silence_seconds, section.worker_memory_mb)
         log = self.state.logs / "worker.log"
-        self._worker = Worker(self.state.running_file, log, self.asked, limits)
+        should_stop = Watched(self.pulse, self.asked)
+        self._worker = Worker(self.state.running_file, log, should_stop, limits)
         self._extract = polling.extractor(config)
         reader = readers.configured(config, self._read, self.asked)
         self._reads = Reads(self.store, config, reader, self._extract, self.log)
@@ -64,13 +75,15 @@ class Service:
 
     def start(self) -> None:
         """Undo what the last end left half done."""
-        if clock.is_behind(self.store, now()):
-            self.log.warning("clock.was_set", by_seconds=None)
-            clock.let_all_be_due(self.store, now())
-        for line in attempts.note_interrupted(self.store, self.config, now()):
-            self.log.warning("state.reconciled", what=line)
-        self._reconcile()
-        self._renew_keys()
+        with self.pulse.during("start"):
+            if clock.is_behind(self.store, now()):
+                self.log.warning("clock.was_set", by_seconds=None)
+                clock.let_all_be_due(self.store, now())
+            for line in attempts.note_interrupted(self.store, self.config, now()):
+                self.log.warning("state.reconciled", what=line)
+            self._reconcile()
+            self._renew_keys()
+        self.pulse.ready()
         number = releases.promoted(self.store).number
         self.log.info("daemon.ready", release=number)
 
@@ -113,10 +126,12 @@ class Service:
         for source in polling.due_in_turn(self.store, now):
             if self.asked.to_drain:
                 break
+            budget = self.config.ingest.timeout_seconds + POLL_GRACE_SECONDS
             try:
-                found = polling.poll(
-                    self.store, source, self.config, self._extract, now(), self._look
-                )
+                with self.pulse.during("ingest", budget), bound_contextvars(source=source.name):
+                    found = polling.poll(
+                        self.store, source, self.config, self._extract, now(), self._look
+                    )
             except GivenUp:
                 break
             self._report_poll(found)
@@ -149,7 +164,8 @@ class Service:
         """Let the reader read entries that wait for it; return how many it got on with."""
         if "ingest" in releases.holds(self.store):
             return 0
-        return self._reads.run(now)
+        with self.pulse.during("read"):
+            return self._reads.run(now)
 
     def work(self) -> bool:
         """Triage what was received and run one cycle; True when there was something to do.
@@ -158,6 +174,10 @@ class Service:
         """
         if "edit" in releases.holds(self.store):
             return False
+        with self.pulse.during("edit"):
+            return self._work()
+
+    def _work(self) -> bool:
         if self._broken_off is not None:
             attempts.put_off(self.store, self.config, self._broken_off, now())
             self._reconcile()
@@ -206,8 +226,9 @@ class Service:
         """Ask the worker, unless the daemon is to stop: then nothing new is begun."""
         if self.asked.to_drain:
             raise WorkerError("worker.stopped", "the daemon is stopping")
-        with progress.shown(self.log) as report:
-            return self._worker.request(request, expect, 60 * budget_minutes, report)
+        budget = 60 * budget_minutes
+        with progress.shown(self.log, self.pulse.report) as report, self.pulse.asking(budget):
+            return self._worker.request(request, expect, budget, report)
 
     def _embed(self, request: Embed) -> Embedded:
         return self._request(request, Embedded, self.config.daemon.embed_budget_minutes)
@@ -221,6 +242,11 @@ class Service:
         return self._request(request, ReadText, budget)
 
     def _build(self, request: Build) -> Built:
+        batch = releases.get(self.store, request.number).batch_id
+        with bound_contextvars(release=request.number, batch=batch):
+            return self._built(request)
+
+    def _built(self, request: Build) -> Built:
         self.log.info(
             "release.building",
             release=request.number,
@@ -231,7 +257,7 @@ class Service:
         built = self._request(request, Built, self.config.daemon.build_budget_minutes)
         measures = {name: f"{m.right}/{m.asked}" for name, m in built.measures.items()}
         for miss in built.misses:
-            self.log.info("probe.missed", release=request.number, **miss.model_dump())
+            self.log.debug("probe.missed", release=request.number, **miss.model_dump())
         figures = {name: round(value, 5) for name, value in built.figures.items()}
         self.log.info("release.measured", release=request.number, **measures, figures=figures)
         return built
@@ -243,8 +269,14 @@ class Service:
             "set_aside": done.set_aside,
             "reasons": list(done.reasons),
         }
-        level = self.log.info if done.outcome in ("promoted", "verified") else self.log.error
-        level(f"release.{done.outcome}", **fields)
+        if done.outcome == "failed":
+            self.pulse.failed("worker", "; ".join(done.reasons))
+        else:
+            self.pulse.succeeded("worker")
+        if done.outcome in ("promoted", "verified"):
+            self.log.info(OUTCOMES[done.outcome], **fields)
+        else:
+            self.log.error(OUTCOMES[done.outcome], **fields)
 
 
 def run(state: State, *, once: bool = False, stages: frozenset[str] = STAGES) -> int:
@@ -256,16 +288,18 @@ def run(state: State, *, once: bool = False, stages: frozenset[str] = STAGES) ->
     config = state.config()
     asked = Asked(config.daemon.shutdown_grace_seconds)
     with state.lock(), state.store() as store, handled(asked, state.logs):
-        log = status_log.setup(state.logs)
+        log = status_log.setup(state.logs, config.log)
         service = Service(state, store, config, log, asked)
         loop = Loop(service, asked, stages, log, now)
-        try:
-            service.start()
-            loop.drain() if once else loop.run()
-        except WorkerError as error:
-            if not error.is_stop:
-                raise
-        finally:
-            service.close()
-            log.info("daemon.stopped")
+        watch = (state, config.metrics, log, service.pulse, lambda: asked.to_drain, os.environ)
+        with closing(status_log), observed(*watch):
+            try:
+                service.start()
+                loop.drain() if once else loop.run()
+            except WorkerError as error:
+                if not error.is_stop:
+                    raise
+            finally:
+                service.close()
+                log.info("daemon.stopped")
     return asked.exit_code

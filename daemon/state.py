@@ -47,6 +47,11 @@ class State:
         return self.folder / "logs"
 
     @property
+    def status_file(self) -> Path:
+        """What ``wised status --json`` prints, written by the running daemon."""
+        return self.folder / "status.json"
+
+    @property
     def lock_file(self) -> Path:
         """Held by the running daemon."""
         return self.folder / "lock"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from daemon import attempts, quotas, releases, schedule
 from daemon.attempts import Waiting
+from daemon.observe.pulse import Work
 from daemon.quotas import Dropped
 from daemon.releases import Release
 from daemon.state import State
@@ -20,6 +22,7 @@ from ingest import Names, redact, same_object
 #: failed polls in a row from which a source counts as unhealthy; one or two are weather
 FAILING_FROM = 3
 DISPUTES_TOLD = 5  #: slots with several answers that a problem line each is given to
+MAX_STATUS_BYTES = 4_000_000  #: of `status.json` that is looked at
 #: states of facts that are on their way into a release
 WAITING = ("received", "pending", "conflicting", "quarantined", "approved")
 #: marked entries; those of removed sources are never read
@@ -65,6 +68,7 @@ class Status:
     dropped: tuple[Dropped, ...]  #: facts over a quota in the last 24 hours, by source and quota
     unread: int  #: entries that a language model is still to read
     disputes: tuple[tuple[Fact, ...], ...]  #: promoted facts of one slot that say different things
+    work: Work | None  #: what the daemon does now; None when it waits or doesn't run
     waiting: tuple[Waiting, ...] = ()  #: batches that failed and are tried again, the next first
 
     @property
@@ -92,10 +96,16 @@ def _dispute(one: tuple[Fact, ...]) -> str:
 
 def read(state: State, store: Store, now: datetime) -> Status:
     """Read how the service stands; ``store`` may be open read-only."""
+    daemon = state.daemon()
+    return collect(store, daemon, _work(state) if daemon is not None else None, now)
+
+
+def collect(store: Store, daemon: str | None, work: Work | None, now: datetime) -> Status:
+    """Read how the service stands where it is known who holds the lock and what that does."""
     every = releases.newest_first(releases.all_releases(store))
     current = releases.promoted(store)
     return Status(
-        daemon=state.daemon(),
+        daemon=daemon,
         release=current,
         held=_count(store, "SELECT count(*) AS n FROM release_fact WHERE release = ?", current),
         shards=tuple(shards.of_release(store, current.number)),
@@ -109,6 +119,7 @@ def read(state: State, store: Store, now: datetime) -> Status:
         dropped=quotas.since(store, now - quotas.DAY),
         unread=_count(store, UNREAD),
         disputes=tuple(_disputes(store)),
+        work=work,
         waiting=tuple(attempts.waiting(store)),
     )
 
@@ -124,6 +135,18 @@ def _disputes(store: Store) -> Iterator[tuple[Fact, ...]]:
 
 def _agree(names: Names, one: Fact, other: Fact) -> bool:
     return same_object(names.said(one.subject, one.object), names.said(one.subject, other.object))
+
+
+def _work(state: State) -> Work | None:
+    """Return what the running daemon wrote of itself; None when that is missing or unreadable."""
+    try:
+        with state.status_file.open("rb") as file:
+            found = json.loads(file.read(MAX_STATUS_BYTES))["work"]
+        since = datetime.fromisoformat(found["since"]).astimezone(UTC)
+        done, total = int(found["done"]), int(found["total"])
+        return Work(str(found["stage"]), since, str(found["doing"]), done, total)
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
 
 
 def _count(store: Store, sql: str, release: Release | None = None) -> int:

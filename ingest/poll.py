@@ -78,6 +78,7 @@ def poll_feed(
             last_modified=last_modified,
             not_modified=True,
             retry_after=answer.retry_after,
+            received_bytes=len(answer.body),
             moved_to=answer.moved_to,
         )
     parsed = isolated.parse(answer.body, answer.content_type, now, base=base(answer.url))
@@ -89,6 +90,7 @@ def poll_feed(
         etag=etag,
         last_modified=last_modified,
         retry_after=answer.retry_after,
+        received_bytes=len(answer.body),
         moved_to=answer.moved_to,
     )
 

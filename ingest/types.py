@@ -107,3 +107,4 @@ class Poll:
     position: LogPosition | None = None  #: logs: where the next poll goes on
     more: bool = False  #: logs: rows are left beyond this poll's limit
     notes: tuple[str, ...] = field(default=())  #: e.g. ``log.rotated``, for the status logs
+    received_bytes: int = 0  #: feeds: size of the body

@@ -15,6 +15,7 @@ from daemon.errors import Conflict
 from daemon.messages import Measured
 from daemon.releases import Release
 from daemon.render import times
+from daemon.status_document import measures
 from daemon.store import Store, facts
 from daemon.store.facts import Fact
 from policies import interval
@@ -92,23 +93,6 @@ def document(seen: View) -> dict[str, object]:
         "holds": [fact_brief(f) for f in seen.facts],
         "history": [event_document(e) for e in seen.history],
     }
-
-
-def measures(release: Release) -> dict[str, dict[str, object]]:
-    """Return each probe kind's right, asked and rate (None when nothing was asked).
-
-    A sample has the size of the whole and the 95 % interval of its rate beside it.
-    """
-    return {name: _measure(measured) for name, measured in release.measures.items()}
-
-
-def _measure(measured: Measured) -> dict[str, object]:
-    right, asked, whole = measured.right, measured.asked, measured.whole
-    body: dict[str, object] = {"right": right, "asked": asked}
-    body["rate"] = right / asked if asked else None
-    if whole is not None:
-        body |= {"whole": whole, "interval": interval(right, asked, whole)}
-    return body
 
 
 def measure_line(measured: Measured) -> str:

@@ -1,11 +1,10 @@
-"""Commands on the whole service: init, run, reload, stop, status, demo, pause, resume, logs."""
+"""Commands on the service: init, run, reload, stop, status, metrics, demo, pause, resume, logs."""
 
 from __future__ import annotations
 
 import json
 import signal
 import time
-from collections import deque
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -150,17 +149,42 @@ def status(
     Example: wised status --check
     """
     from daemon import status as standing
+    from daemon import status_document
     from daemon.cli import status_view
 
     moment = now()
     with reading(context) as store:
         seen = standing.read(place(context), store, moment)
     if as_json:
-        print_json(status_view.document(seen, moment))
+        print_json(status_document.document(seen, moment))
     else:
         fields(status_view.lines(seen, moment))
     if check and seen.problems:
         raise typer.Exit(Unhealthy.exit_code)
+
+
+def metrics(
+    context: typer.Context,
+    textfile: Annotated[
+        Path | None, typer.Option("--textfile", metavar="PATH", help="Replace this file instead.")
+    ] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Print the metrics in Prometheus' text format, with the daemon up or down.
+
+    Example: wised metrics
+    """
+    from daemon.observe import files
+    from daemon.observe import metrics as figures
+
+    with reading(context) as store:
+        text = figures.text(figures.read(place(context), store, now()))
+    if textfile is None:
+        say(text.rstrip("\n"), multiline=True)
+        return
+    if not dry_run:
+        files.replace(textfile, text, 0o644)
+    note(f"{textfile}: would be written" if dry_run else f"{textfile}: written")
 
 
 def demo(
@@ -236,22 +260,19 @@ def logs(
 
     Example: wised logs -n 50
     """
+    from daemon.log_chain import readable
+    from daemon.log_files import tail
+
     path = place(context).logs / LOG_FILE
-    lines = _tail(path, count)
+    lines = tail(path, count)
     if as_json:
         print_json({"lines": [_parsed(line) or {"text": line} for line in lines]})
         return
     for line in lines:
-        say(_readable(line))
+        found = _parsed(line)
+        say(line if found is None else readable(found))
     if not lines:
         note(f"{path}: nothing is logged yet")
-
-
-def _tail(path: Path, count: int) -> list[str]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        return [line.rstrip("\n") for line in deque(file, maxlen=count)]
 
 
 def _parsed(line: str) -> dict[str, Any] | None:
@@ -262,21 +283,7 @@ def _parsed(line: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _readable(line: str) -> str:
-    """Return a log line as ``time level event key=value``; one that is no JSON as it is."""
-    found = _parsed(line)
-    if found is None:
-        return line
-    start = [str(found.pop(key, "")) for key in ("at", "level", "event")]
-    rest = [f"{key}={_value(value)}" for key, value in found.items()]
-    return " ".join(filter(None, (*start, *rest)))
-
-
-def _value(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 def register(parent: typer.Typer) -> None:
     """Add the commands to the top level."""
-    for command in (init, run, reload, stop, status, demo, pause, resume, logs):
+    for command in (init, run, reload, stop, status, metrics, demo, pause, resume, logs):
         parent.command()(command)

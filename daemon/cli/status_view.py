@@ -6,96 +6,20 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
-from daemon.attempts import Waiting
-from daemon.cli.release_view import measure_line, measures
-from daemon.render import ago, times
+from daemon.cli.release_view import measure_line
+from daemon.observe.pulse import Work
+from daemon.render import ago, span, times
 from daemon.status import SourceHealth, Status
 from daemon.store.shards import Shard
 from ingest.urls import host
-
-
-def document(status: Status, now: datetime) -> dict[str, object]:
-    """Return the status as it is printed in JSON; ages are in seconds."""
-    current, oldest = status.release, status.oldest_waiting
-    since = current.promoted_at
-    return {
-        "healthy": not status.problems,
-        "problems": status.problems,
-        "daemon": {"running": status.daemon is not None, "holder": status.daemon},
-        "release": {
-            "number": current.number,
-            "facts": status.held,
-            "promoted_at": times(since),
-            "age_seconds": None if since is None else (now - since).total_seconds(),
-        },
-        "memory": [_shard(one) for one in status.shards],
-        "queue": dict(status.queue),
-        "oldest_waiting": None
-        if oldest is None
-        else {
-            "fact": oldest[0],
-            "state": oldest[1],
-            "received_at": times(oldest[2]),
-            "age_seconds": (now - oldest[2]).total_seconds(),
-        },
-        "sources": [_source(one) for one in status.sources],
-        "gate": _gate(status),
-        "holds": dict(status.holds),
-        "dead_letters": status.dead_letters,
-        "waiting_batches": [_waiting(one) for one in status.waiting],
-        "dropped_last_24_hours": [
-            {"source": one.source, "quota": one.quota, "facts": one.facts} for one in status.dropped
-        ],
-        "unread": status.unread,
-    }
-
-
-def _waiting(one: Waiting) -> dict[str, object]:
-    return {
-        "batch": one.batch,
-        "facts": one.facts,
-        "attempts": one.attempts,
-        "next_attempt_at": times(one.next_attempt_at),
-        "error": one.error,
-    }
-
-
-def _shard(one: Shard) -> dict[str, object]:
-    return {
-        "made_in": one.made_in,
-        "live": one.live,
-        "dead": one.dead,
-        "fullness": round(one.fullness, 4),
-    }
-
-
-def _source(one: SourceHealth) -> dict[str, object]:
-    return {
-        "name": one.name,
-        "state": one.state,
-        "failing": one.is_failing,
-        "failures": one.failures,
-        "last_error": one.last_error,
-        "last_ok_at": times(one.last_ok_at),
-        "proposed_url": one.proposed_url,
-    }
-
-
-def _gate(status: Status) -> dict[str, object] | None:
-    if status.gate is None:
-        return None
-    return {
-        "release": status.gate.number,
-        "state": status.gate.state,
-        "reason": status.gate.reason,
-        "measures": measures(status.gate),
-    }
 
 
 def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
     """Yield the status as named lines, the most urgent first."""
     yield "health", status.problems or "ok"
     yield "daemon", f"running ({status.daemon})" if status.daemon is not None else "not running"
+    if status.work:
+        yield "doing", _work_line(status.work, now)
     current = status.release
     promoted = f"promoted {ago(current.promoted_at, now)}"
     what = f"{status.held} facts" if current.number else "the bare model"
@@ -119,6 +43,13 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
     yield "dead letters", status.dead_letters
     if status.unread:
         yield "unread", f"{status.unread} entries wait for the reader"
+
+
+def _work_line(work: Work, now: datetime) -> str:
+    """Return what the daemon is at: ``edit for 3 min: training the shard, 12 of 40``."""
+    far = f", {work.done} of {work.total}" if work.total > 1 else ""
+    what = f": {work.doing}{far}" if work.doing else ""
+    return f"{work.stage} for {span(now - work.since)}{what}"
 
 
 def _memory_line(shards: tuple[Shard, ...]) -> str:

@@ -293,6 +293,22 @@ ALTER TABLE batch ADD COLUMN split_from INTEGER REFERENCES batch(id);
 CREATE INDEX batch_waiting ON batch(next_attempt_at) WHERE next_attempt_at IS NOT NULL;
 """
 
+#: when each part of the daemon last moved, and what polls came to: figures that outlive a restart
+M010_VITAL_SIGNS = """
+CREATE TABLE heartbeat (
+    part TEXT PRIMARY KEY,
+    at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE poll_tally (
+    source_id INTEGER NOT NULL REFERENCES source(id),
+    code TEXT NOT NULL,
+    polls INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (source_id, code)
+) STRICT, WITHOUT ROWID;
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
 MIGRATIONS: tuple[str, ...] = (
     M001_CREATE,
@@ -304,4 +320,5 @@ MIGRATIONS: tuple[str, ...] = (
     M007_READING,
     M008_NAMES,
     M009_ATTEMPTS,
+    M010_VITAL_SIGNS,
 )

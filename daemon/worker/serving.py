@@ -23,7 +23,7 @@ from daemon.messages import (
     Request,
     Said,
 )
-from daemon.worker import faults
+from daemon.worker import faults, libraries
 from daemon.worker.build import build
 from daemon.worker.session import MAX_ANSWER_TOKENS, Report, Session
 from wise.errors import WiseError
@@ -33,7 +33,9 @@ class Server:
     """A session and the replies that it gives."""
 
     def __init__(self, config: Path, report: Report) -> None:
-        self._session = Session(configuration.load(config), report)
+        settings = configuration.load(config)
+        libraries.settle(settings.log.level)
+        self._session = Session(settings, report)
 
     def reply(self, line: str) -> Reply:
         """Return the reply to one line; a failure is a reply too.

@@ -2,10 +2,15 @@
 
 import json
 import unicodedata
+from typing import ClassVar
 
 import pytest
 from cli_world import EDITED, NOW, add_entry, add_fact, add_release, add_source, new_state, wised
+from test_cli_ask import FakeWorker
+from test_cli_process import LEAVES
 
+import daemon.cli.verification  # noqa: F401 - else it would keep the stand-in that a test puts in
+from daemon.messages import Said
 from daemon.store import timestamp
 
 HOSTILE = (
@@ -90,3 +95,95 @@ def test_what_the_operator_typed_is_harmless_in_an_error(state):
         assert ran.code in (2, 3)
         assert dangerous(ran.err) == set()
         assert dangerous(wised(state, *command, "--json").err) == set()
+
+
+TYPED = HOSTILE.replace("\0", "")
+DRY = "--dry-run"
+#: every command, as one that prints or repeats what strangers and operators wrote
+EVERY = {
+    ("ask",): [TYPED, "--explain"],
+    ("audit", "list"): [],
+    ("audit", "verify"): [],
+    ("config", "check"): [],
+    ("config", "show"): [],
+    ("db", "backup"): [TYPED, DRY],
+    ("fact", "add"): [TYPED, "capital", TYPED, DRY],
+    ("fact", "approve"): ["1", "--reason", TYPED, DRY],
+    ("fact", "list"): ["--subject", TYPED],
+    ("fact", "quarantine"): ["1", "--reason", TYPED, DRY],
+    ("fact", "reject"): ["1", "--reason", TYPED, DRY],
+    ("fact", "requeue"): ["1", "--reason", TYPED, DRY],
+    ("fact", "retract"): ["2", "--reason", TYPED, DRY],
+    ("fact", "show"): ["1"],
+    ("init",): [TYPED, DRY],
+    ("logs",): [],
+    ("metrics",): [],
+    ("pause",): ["promote", "--reason", TYPED, DRY],
+    ("release", "diff"): ["0", "1"],
+    ("reload",): [DRY],
+    ("stop",): [DRY],
+    ("release", "list"): [],
+    ("release", "pin"): [TYPED],
+    ("release", "promote"): ["0", "--reason", TYPED, DRY],
+    ("release", "prune"): [DRY],
+    ("release", "show"): ["1"],
+    ("release", "unpin"): [TYPED],
+    ("release", "verify"): ["1"],
+    ("resume",): ["edit", DRY],
+    ("rollback",): ["--reason", TYPED, DRY],
+    ("run",): ["--once", "--stages", TYPED],
+    ("source", "add"): ["log", TYPED, "--name", TYPED, DRY],
+    ("source", "list"): [],
+    ("source", "pause"): ["bad", "--reason", TYPED, DRY],
+    ("source", "remove"): ["bad", "--reason", TYPED, DRY],
+    ("source", "resume"): [TYPED, DRY],
+    ("source", "set-url"): ["bad", TYPED, DRY],
+    ("source", "show"): ["bad"],
+    ("source", "test"): [TYPED],
+    ("status",): [],
+}
+
+
+@pytest.fixture
+def worker(monkeypatch):
+    class Hostile(FakeWorker):
+        asked: ClassVar[list] = []
+
+    monkeypatch.setattr("daemon.child.Worker", Hostile)
+    return Hostile
+
+
+UNTRIED = {("demo",)}  # it starts a world of its own, and shows only what stands in the data
+
+
+def test_every_command_is_tried():
+    assert set(EVERY) | UNTRIED == set(LEAVES)
+
+
+@pytest.mark.parametrize("words", EVERY, ids=" ".join)
+def test_no_command_can_move_the_terminal(state, worker, words):
+    worker.said = Said(text=HOSTILE, bare=HOSTILE, fact=1, cosine=0.9, threshold=0.5, routed=True)
+    options = {option for parameter in LEAVES[words].params for option in parameter.opts}
+    for more in ([], ["--json"]) if "--json" in options else ([],):
+        ran = wised(state, *words, *more, *EVERY[words])
+        assert ran.code in (0, 1, 2, 3, 4, 5, 7, 9)
+        assert dangerous(ran.out + ran.err) == set()
+        assert ran.out + ran.err != ""
+
+
+def test_a_run_on_hostile_sources_writes_a_harmless_log_and_status(tmp_path):
+    made = new_state(tmp_path)
+    folder = tmp_path / TYPED.replace("/", "_")
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text(json.dumps({"prompt": HOSTILE, "right": HOSTILE}) + "\nx\n")
+    for name, location in (("one", folder / "rows.jsonl"), ("two", folder / "none")):
+        add_source(made, name, kind="log", location=str(location), last_error=HOSTILE)
+    ran = wised(made, "run", "--once", "--stages", "ingest")
+    assert ran.code == 0
+    log = (made.logs / "wised.jsonl").read_text("utf-8")
+    assert '"event": "source.failed"' in log
+    lines = [json.loads(line) for line in log.splitlines()]
+    written = {text for line in lines for text in texts(line)}
+    assert {text for text in written if dangerous(text) or "\n" in text or "\t" in text} == set()
+    for text in (ran.out + ran.err, log, made.status_file.read_text("utf-8")):
+        assert dangerous(text) == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,49 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load(tmp_path / "config.toml")
     assert "wised init" in caught.value.hint
+
+
+def with_metrics(tmp_path, lines):
+    path = tmp_path / "config.toml"
+    text = default_file().read_text("utf-8")
+    for key, value in lines.items():
+        text, count = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", text)
+        assert count == 1, key
+    path.write_text(text, "utf-8")
+    return load(path).metrics
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("127.8.9.1:1", ("127.8.9.1", 1)),
+        ("localhost:9464", ("localhost", 9464)),
+        ("[::1]:9464", ("::1", 9464)),
+    ],
+)
+def test_metrics_listen_on_loopback(tmp_path, listen, address):
+    assert with_metrics(tmp_path, {"listen": f'"{listen}"'}).address == address
+
+
+@pytest.mark.parametrize(
+    "listen", ["0.0.0.0:9464", "10.0.0.1:9464", "[::]:9464", "[::ffff:1.2.3.4]:1"]
+)
+def test_metrics_reach_other_machines_only_when_that_is_allowed(tmp_path, listen):
+    with pytest.raises(UsageError, match="allow_remote"):
+        with_metrics(tmp_path, {"listen": f'"{listen}"'})
+    assert (
+        with_metrics(tmp_path, {"listen": f'"{listen}"', "allow_remote": "true"}).listen == listen
+    )
+
+
+@pytest.mark.parametrize("listen", ["9464", ":9464", "127.0.0.1", "example.org:80", "127.1:99999"])
+def test_what_is_no_address_is_refused(tmp_path, listen):
+    with pytest.raises(UsageError, match="listen"):
+        with_metrics(tmp_path, {"listen": f'"{listen}"', "allow_remote": "true"})
+
+
+@pytest.mark.parametrize("path", ["wised.prom", "/var/lib/wised.txt"])
+def test_the_text_file_must_be_one_that_a_collector_reads(tmp_path, path):
+    with pytest.raises(UsageError, match=r"\.prom"):
+        with_metrics(tmp_path, {"textfile": f'"{path}"'})

@@ -16,6 +16,7 @@ from world import START, config, new_state
 from daemon.config import Config
 from daemon.errors import WisedError
 from daemon.loop import Loop
+from daemon.observe.pulse import Pulse
 from daemon.signals import Asked
 from daemon.ticks import Ticks
 
@@ -55,6 +56,7 @@ class Worked:
     backlog: int = 0
     jumps: list[timedelta] = field(default_factory=list)
     reloads: bool = True
+    pulse: Pulse = field(default_factory=Pulse)
     during: Callable[[], None] = lambda: None
 
     def poll_due(self) -> int:
