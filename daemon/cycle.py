@@ -187,7 +187,7 @@ def _promote(
 ) -> Done:
     """Promote a verified candidate, keep it waiting for a hold, or refuse it when it can't be."""
     release = releases.get(store, number)
-    if "promote" in releases.holds(store):
+    if releases.is_held_back(store, release):
         return Done("verified", number, ("promotion is on hold",), 0, set_aside)
     try:
         releases.promote(state, store, number, now, release.reason, after=release.parent)

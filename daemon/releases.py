@@ -46,6 +46,7 @@ class Release:
     rewritten: tuple[int, ...] = ()  #: positions of the parent's shards that were compacted
     last_fact: int | None = None  #: newest fact known when it was planned
     settings: str | None = None  #: sha256 of the settings it was made with
+    approved: bool = False  #: by a person, so that no hold keeps it back
 
 
 def _release(row: sqlite3.Row) -> Release:
@@ -66,6 +67,7 @@ def _release(row: sqlite3.Row) -> Release:
         tuple(json.loads(row["rewritten"])),
         row["last_fact"],
         row["settings"],
+        bool(row["approved"]),
     )
 
 
@@ -120,8 +122,9 @@ def promote(
 ) -> None:
     """Let release ``number`` answer from now on, whatever answers now.
 
-    ``after`` is the release that must answer until then, and no hold be set (the daemon's own
-    promotions); ``then_hold`` sets a hold on promotion in the same transaction.
+    ``after`` is the release that must answer until then, and no hold be set unless a person
+    approved the release (the daemon's own promotions); ``then_hold`` sets a hold on promotion in
+    the same transaction.
 
     Raises Conflict when it is in no state to, Refused when it holds a retracted fact,
     IntegrityError when its files were changed. One transaction moves the pointer and all facts.
@@ -132,20 +135,49 @@ def promote(
     check_files(state, release)
     with store.write():
         if after is not None:
-            _check_unattended(store, after)
+            _check_unattended(store, number, after)
         _move_pointer(store, number, now, reason)
         if then_hold is not None:
             hold(store, "promote", then_hold, now)
     relink(state, store)
 
 
-def _check_unattended(store: Store, after: int) -> None:
+def _check_unattended(store: Store, number: int, after: int) -> None:
     """Raise Conflict when a person has moved the pointer or set a hold in the meantime."""
     current = promoted(store).number
     if current != after:
         raise Conflict(f"release {current} answers by now, not {after}")
-    if "promote" in holds(store):
+    if is_held_back(store, get(store, number)):
         raise Conflict("promotion is on hold")
+
+
+def is_held_back(store: Store, release: Release) -> bool:
+    """Tell whether a hold keeps the daemon from promoting a release."""
+    return "promote" in holds(store) and not release.approved
+
+
+def approve(store: Store, number: int, now: datetime, reason: str) -> str:
+    """Let the daemon promote a verified release whatever is on hold; return what it is now.
+
+    Raises NotFound, and Conflict for a release that doesn't wait for its promotion.
+    """
+    with store.write():
+        release = get(store, number)
+        if release.state == "promoted":
+            return "already_promoted"
+        if release.state != "verified":
+            raise Conflict(
+                f"release {number} is {release.state}; only a verified one can be approved",
+                hint="wised release promote lets an earlier one answer again",
+            )
+        if release.approved:
+            return "already_approved"
+        store.connection.execute(
+            "UPDATE release SET approved = 1, rev = rev + 1 WHERE number = ?", (number,)
+        )
+        data = {"to": "approved", "reason": reason}
+        store.event("release.approve", f"release:{number}", data, now)
+    return "approved"
 
 
 def _move_pointer(store: Store, number: int, now: datetime, reason: str) -> None:
@@ -219,16 +251,18 @@ def rollback(state: State, store: Store, to: int | None, now: datetime, reason: 
 
 def hold(store: Store, kind: str, reason: str, now: datetime) -> None:
     """Keep the daemon from doing one kind of work, inside a transaction."""
-    row = {"kind": kind, "reason": reason, "since": timestamp(now)}
-    store.table("hold").insert(row, replace=True)
+    store.connection.execute(
+        "INSERT OR REPLACE INTO hold (kind, reason, since) VALUES (?, ?, ?)",
+        (kind, reason, timestamp(now)),
+    )
     store.event("hold.set", f"hold:{kind}", {"reason": reason}, now)
 
 
-def unhold(store: Store, kind: str, now: datetime) -> bool:
+def unhold(store: Store, kind: str, now: datetime, reason: str = "") -> bool:
     """Lift a hold inside a transaction; False when there was none."""
     gone = store.connection.execute("DELETE FROM hold WHERE kind = ?", (kind,)).rowcount > 0
     if gone:
-        store.event("hold.lift", f"hold:{kind}", {}, now)
+        store.event("hold.lift", f"hold:{kind}", {"reason": reason}, now)
     return gone
 
 
@@ -242,8 +276,9 @@ def relink(state: State, store: Store) -> None:
     point(state.current, folder_of(state, promoted(store)))
 
 
-def prune(state: State, store: Store, keep: int, now: datetime) -> list[int]:
+def prune(state: State, store: Store, keep: int, now: datetime, reason: str = "") -> list[int]:
     """Delete the files of releases that retention gives up; their rows stay."""
+    why = "; ".join(filter(None, (f"kept are the newest {keep}", reason)))
     views = [
         ReleaseView(r.number, r.state, r.pinned)
         for r in all_releases(store)
@@ -253,7 +288,7 @@ def prune(state: State, store: Store, keep: int, now: datetime) -> list[int]:
     for number in gone:
         folder = folder_of(state, get(store, number))
         with store.write():
-            store.transition("release", number, "prune", now, f"kept are the newest {keep}")
+            store.transition("release", number, "prune", now, why)
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
     return gone

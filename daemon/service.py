@@ -91,11 +91,11 @@ class Service:
         return count
 
     def _embed(self, request: Embed) -> Embedded:
-        with progress.shown(self.log) as report:
+        with progress.shown(self.log, self.state.progress_file) as report:
             return self._worker.request(request, Embedded, ASK_BUDGET_SECONDS, report)
 
     def _ask(self, request: Ask) -> Answers:
-        with progress.shown(self.log) as report:
+        with progress.shown(self.log, self.state.progress_file) as report:
             return self._worker.request(request, Answers, ASK_BUDGET_SECONDS, report)
 
     def _build(self, request: Build) -> Built:
@@ -107,7 +107,7 @@ class Service:
             withdrawn=len(request.withdrawn),
         )
         budget = self.config.daemon.build_budget_minutes * 60
-        with progress.shown(self.log) as report:
+        with progress.shown(self.log, self.state.progress_file) as report:
             built = self._worker.request(request, Built, budget, report)
         measures = {name: f"{m.right}/{m.asked}" for name, m in built.measures.items()}
         for miss in built.misses:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from daemon import releases
+from daemon import progress, releases
+from daemon.progress import Work
 from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store, facts, shards
@@ -50,6 +51,7 @@ class Status:
     newest: Release  #: the newest release of all
     holds: Mapping[str, str]  #: reason by kind of work
     dead_letters: int
+    work: Work | None = None  #: what the daemon does now; None when it waits or doesn't run
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -69,8 +71,9 @@ def read(state: State, store: Store) -> Status:
     """Read how the service stands; ``store`` may be open read-only."""
     every = releases.newest_first(releases.all_releases(store))
     current = releases.promoted(store)
+    daemon = state.daemon()
     return Status(
-        daemon=state.daemon(),
+        daemon=daemon,
         release=current,
         held=_count(store, "SELECT count(*) AS n FROM release_fact WHERE release = ?", current),
         shards=tuple(shards.of_release(store, current.number)),
@@ -81,6 +84,8 @@ def read(state: State, store: Store) -> Status:
         newest=every[0],
         holds=releases.holds(store),
         dead_letters=_count(store, "SELECT count(*) AS n FROM dead_letter"),
+        # What a killed daemon left there is no work.
+        work=None if daemon is None else progress.read(state.progress_file),
     )
 
 

@@ -2,9 +2,7 @@
 
 A command parses, calls one function of the library and renders. Nothing heavy is imported before
 a command needs it: `wised --help` and `wised status` load neither a model nor an HTTP client.
-
-exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 refused by policy, 6 unhealthy,
-7 daemon not running or its lock held, 9 integrity failure, 130 interrupted
+Exit codes are those of `daemon.errors`; `wised help exit-codes` lists them.
 """
 
 from __future__ import annotations
@@ -18,31 +16,42 @@ from typing import Annotated
 import typer
 
 from daemon import __version__
-from daemon.cli import ask, fact, records, release, service, source
+from daemon.cli import (
+    about,
+    ask,
+    config,
+    database,
+    doctor,
+    fact,
+    logs,
+    records,
+    release,
+    review,
+    service,
+    source,
+    wait,
+)
 from daemon.cli.common import STATE_VARIABLE
 from daemon.cli.failure import INTERRUPTED, OUTPUT_CLOSED, report
 
 __all__ = ["app", "main", "run"]
 
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 refused by policy, "
-    "6 unhealthy, 7 daemon not running or its lock held, 9 integrity failure."
-)
 app = typer.Typer(
     name="wised",
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    epilog=EXIT_CODES,
+    epilog="Exit codes: wised help exit-codes.",
 )
 app.add_typer(source.app)
 app.add_typer(fact.app)
 app.add_typer(release.app)
-app.add_typer(records.audit)
-app.add_typer(records.config)
-app.add_typer(records.database)
-for register in (service.register, release.register, ask.register):
-    register(app)
+app.add_typer(records.app)
+app.add_typer(config.app)
+app.add_typer(database.app)
+app.add_typer(about.topics)
+for part in (service, review, release, ask, wait, logs, doctor, about):
+    part.register(app)
 
 
 def _version(wanted: bool) -> None:
@@ -76,6 +85,10 @@ def wised(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; return its exit code. Only bugs leave as exceptions."""
+    if about.COMPLETE_VARIABLE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
     try:
         result = app(args=list(arguments), prog_name="wised", standalone_mode=False)
         sys.stdout.flush()

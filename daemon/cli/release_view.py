@@ -182,7 +182,7 @@ def difference_rows(found: Difference) -> Iterator[tuple[object, ...]]:
         yield "~", fact.id, fact.subject, fact.relation, fact.object, old.object
 
 
-def set_pinned(store: Store, number: int, pinned: bool, now: datetime) -> str:
+def set_pinned(store: Store, number: int, pinned: bool, now: datetime, reason: str) -> str:
     """Keep a release from being pruned, or no longer; return what it is now.
 
     Raises NotFound, and Conflict for a release whose files are gone.
@@ -198,5 +198,5 @@ def set_pinned(store: Store, number: int, pinned: bool, now: datetime) -> str:
             "UPDATE release SET pinned = ?, rev = rev + 1 WHERE number = ?", (int(pinned), number)
         )
         action = "release.pin" if pinned else "release.unpin"
-        store.event(action, f"release:{number}", {"to": word}, now)
+        store.event(action, f"release:{number}", {"to": word, "reason": reason}, now)
     return word

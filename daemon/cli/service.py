@@ -1,12 +1,10 @@
-"""Commands on the service as a whole: init, run, status, demo, pause, resume, logs."""
+"""Commands on the service as a whole: init, run, status, demo, pause, resume."""
 
 from __future__ import annotations
 
-import json
-from collections import deque
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from daemon.store import Store
 
 STAGES = ("ingest", "edit")
-LOG_FILE = "wised.jsonl"
 
 
 class Work(StrEnum):
@@ -42,6 +39,7 @@ class Work(StrEnum):
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the state is to lie.")],
     dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Make a state folder with its config.toml; one that is there is left as it is.
 
@@ -50,14 +48,19 @@ def init(
     from daemon import state
     from daemon.store import FILE
 
-    if (folder / FILE).exists():
-        say(f"{folder}: already_initialised")
+    is_there = (folder / FILE).exists()
+    if not dry_run and not is_there:
+        state.init(folder, now())
+    result = "already_initialised" if is_there else "initialised"
+    if as_json:
+        print_json({"dry_run": dry_run, "results": [{"subject": str(folder), "result": result}]})
         return
-    if dry_run:
-        say(f"{folder}: would be initialised")
+    if dry_run and not is_there:
+        result = "would be initialised"
+    say(f"{folder}: {result}")
+    if dry_run or is_there:
         return
-    made = state.init(folder, now())
-    say(f"{folder}: initialised")
+    made = state.State(folder)
     note(
         f"Next: look through {made.config_file}, then\n"
         f"  wised -C {folder} source add feed URL --tier normal\n"
@@ -91,6 +94,12 @@ def status(
     check: Annotated[
         bool, typer.Option("--check", help="Exit 6 when the service is unhealthy.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on until interrupted, on one live screen.")
+    ] = False,
+    period: Annotated[
+        float, typer.Option("--period", min=0.1, metavar="SECONDS", help="Between two looks.")
+    ] = 1.0,
     as_json: Json = False,
 ) -> None:
     """Say how the service stands, with the daemon up or down.
@@ -100,6 +109,13 @@ def status(
     from daemon import status as standing
     from daemon.cli import status_view
 
+    if watch:
+        from daemon.cli import watch as watching
+
+        if check or as_json:
+            raise UsageError("--watch ends with no verdict and is no one document")
+        watching.run(place(context), period)
+        return
     with reading(context) as store:
         seen = standing.read(place(context), store)
     moment = now()
@@ -158,6 +174,7 @@ def _pause(store: Store, kind: str, reason: str) -> str:
 def resume(
     context: typer.Context,
     work: Annotated[Work, typer.Argument(help="What is to go on.")],
+    reason: Reason = "",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -168,63 +185,15 @@ def resume(
     from daemon import releases
     from daemon.cli.rehearsal import changing
 
+    why = reason_or(reason, "resumed by hand")
     with changing(place(context), dry_run=dry_run) as change:
         with change.store.write():
-            lifted = releases.unhold(change.store, work.value, now())
+            lifted = releases.unhold(change.store, work.value, now(), why)
         done = [Result(work.value, "resumed" if lifted else "already_resumed")]
         show_changes(done, change.changes(), dry_run=dry_run, as_json=as_json)
 
 
-def logs(
-    context: typer.Context,
-    count: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Lines to show.")] = 20,
-    as_json: Json = False,
-) -> None:
-    """Show the newest lines of the daemon's log.
-
-    Example: wised logs -n 50
-    """
-    path = place(context).logs / LOG_FILE
-    lines = _tail(path, count)
-    if as_json:
-        print_json({"lines": [_parsed(line) or {"text": line} for line in lines]})
-        return
-    for line in lines:
-        say(_readable(line))
-    if not lines:
-        note(f"{path}: nothing is logged yet")
-
-
-def _tail(path: Path, count: int) -> list[str]:
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
-        return [line.rstrip("\n") for line in deque(file, maxlen=count)]
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _readable(line: str) -> str:
-    """Return a log line as ``time level event key=value``; one that is no JSON as it is."""
-    found = _parsed(line)
-    if found is None:
-        return line
-    start = [str(found.pop(key, "")) for key in ("at", "level", "event")]
-    rest = [f"{key}={_value(value)}" for key, value in found.items()]
-    return " ".join(filter(None, (*start, *rest)))
-
-
-def _value(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
 def register(parent: typer.Typer) -> None:
     """Add the commands to the top level."""
-    for command in (init, run, status, demo, pause, resume, logs):
+    for command in (init, run, status, demo, pause, resume):
         parent.command()(command)

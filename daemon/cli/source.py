@@ -72,6 +72,7 @@ def add(
     allow_private: Annotated[
         bool, typer.Option("--allow-private", help="Allow loopback and private addresses.")
     ] = False,
+    reason: Reason = "",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -83,8 +84,9 @@ def add(
     from daemon.cli.rehearsal import changing
 
     new = registry.requested(kind.value, location, name, tier.value, allow_private, format)
+    why = reason_or(reason, "")
     with changing(place(context), dry_run=dry_run) as change:
-        result = Result(f"source {new.name}", registry.add(change.store, new, now()))
+        result = Result(f"source {new.name}", registry.add(change.store, new, now(), why))
         show_changes([result], change.changes(), dry_run=dry_run, as_json=as_json)
 
 

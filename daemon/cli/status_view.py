@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from daemon.cli.release_view import measure_line, measures
-from daemon.render import ago, times
+from daemon.progress import Work
+from daemon.render import ago, span, times
 from daemon.status import SourceHealth, Status
 from daemon.store.shards import Shard
 
@@ -20,6 +21,7 @@ def document(status: Status, now: datetime) -> dict[str, object]:
         "healthy": not status.problems,
         "problems": status.problems,
         "daemon": {"running": status.daemon is not None, "holder": status.daemon},
+        "work": _work(status.work),
         "release": {
             "number": current.number,
             "facts": status.held,
@@ -40,6 +42,18 @@ def document(status: Status, now: datetime) -> dict[str, object]:
         "gate": _gate(status),
         "holds": dict(status.holds),
         "dead_letters": status.dead_letters,
+    }
+
+
+def _work(work: Work | None) -> dict[str, object] | None:
+    if work is None:
+        return None
+    return {
+        "stage": work.stage,
+        "since": times(work.since),
+        "doing": work.doing,
+        "done": work.done,
+        "total": work.total,
     }
 
 
@@ -78,21 +92,46 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
     """Yield the status as named lines, the most urgent first."""
     yield "health", status.problems or "ok"
     yield "daemon", f"running ({status.daemon})" if status.daemon is not None else "not running"
-    current = status.release
-    promoted = f"promoted {ago(current.promoted_at, now)}"
-    what = f"{status.held} facts" if current.number else "the bare model"
-    yield "release", f"{current.number}: {what}, {promoted}"
+    if status.work is not None:
+        yield "doing", work_line(status.work, now)
+    yield "release", release_line(status, now)
     if status.shards:
         yield "memory", _memory_line(status.shards)
-    yield "facts", ", ".join(f"{count} {state}" for state, count in status.queue.items())
+    yield "facts", queue_line(status)
     if status.oldest_waiting:
-        fact, state, since = status.oldest_waiting
-        yield "oldest waiting", f"fact {fact}, {state}, received {ago(since, now)}"
+        yield "oldest waiting", waiting_line(status, now)
     yield from _source_lines(status)
-    yield from _gate_lines(status)
+    yield from gate_lines(status)
     for kind, reason in status.holds.items():
         yield "hold", f"{kind}: {reason}"
     yield "dead letters", status.dead_letters
+
+
+def work_line(work: Work, now: datetime) -> str:
+    """Return what the daemon is at: ``edit for 3 min: training, 12 of 40``."""
+    far = f", {work.done} of {work.total}" if work.total > 1 else ""
+    what = f": {work.doing}{far}" if work.doing else ""
+    return f"{work.stage} for {span(now - work.since)}{what}"
+
+
+def release_line(status: Status, now: datetime) -> str:
+    """Return which release answers, what it holds and since when."""
+    current = status.release
+    what = f"{status.held} facts" if current.number else "the bare model"
+    return f"{current.number}: {what}, promoted {ago(current.promoted_at, now)}"
+
+
+def queue_line(status: Status) -> str:
+    """Return how many facts are in each state."""
+    return ", ".join(f"{count} {state}" for state, count in status.queue.items())
+
+
+def waiting_line(status: Status, now: datetime) -> str | None:
+    """Return which fact waits longest; None when none does."""
+    if status.oldest_waiting is None:
+        return None
+    fact, state, since = status.oldest_waiting
+    return f"fact {fact}, {state}, received {ago(since, now)}"
 
 
 def _memory_line(shards: tuple[Shard, ...]) -> str:
@@ -117,7 +156,8 @@ def _calm(one: SourceHealth) -> str:
     return "ok" if one.state == "active" else one.state
 
 
-def _gate_lines(status: Status) -> Iterator[tuple[str, object]]:
+def gate_lines(status: Status) -> Iterator[tuple[str, object]]:
+    """Yield how the newest measured release did as named lines."""
     last = status.gate
     if last is None:
         return

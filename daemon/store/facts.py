@@ -105,6 +105,12 @@ def by_slot(store: Store, key: str) -> list[Fact]:
     return [_fact(r) for r in store.rows("SELECT * FROM fact WHERE slot_key = ? ORDER BY id", key)]
 
 
+def duplicates(store: Store, fact_id: int) -> list[Fact]:
+    """Return the facts that were found to say the same as this one, oldest first."""
+    rows = store.rows("SELECT * FROM fact WHERE same_as = ? ORDER BY id", fact_id)
+    return [_fact(row) for row in rows]
+
+
 def held_before(store: Store, fact_id: int) -> list[Fact]:
     """Return the older facts that say exactly the same and are held or about to be judged."""
     same = by_key(store, get(store, fact_id).fact_key)
@@ -141,6 +147,7 @@ def insert(
     tier: str,
     asserted_at: datetime,
     now: datetime,
+    reason: str = "",
 ) -> int:
     """Store a candidate as a received fact with its evidence, inside a transaction."""
     row = {
@@ -161,6 +168,8 @@ def insert(
     if entry_id is not None:
         add_evidence(store, fact_id, entry_id, candidate.quote)
     data = {"to": "received", "object": candidate.object, "entry": entry_id}
+    if reason:
+        data["reason"] = reason
     store.event("fact.receive", f"fact:{fact_id}", data, now)
     return fact_id
 

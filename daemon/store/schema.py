@@ -188,5 +188,17 @@ ALTER TABLE embedding ADD COLUMN text_key TEXT;
 CREATE INDEX embedding_by_text ON embedding(text_key);
 """
 
+#: releases that a person let pass a hold; the facts that say the same as another
+M010_CLI = """
+CREATE INDEX fact_by_same ON fact(same_as) WHERE same_as IS NOT NULL;
+ALTER TABLE release ADD COLUMN approved INTEGER NOT NULL DEFAULT 0 CHECK (approved IN (0, 1));
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
-MIGRATIONS: tuple[str, ...] = (M001_CREATE, M002_LEDGER, M003_LOG_FORMATS, M004_EMBEDDED_TEXTS)
+MIGRATIONS: tuple[str, ...] = (
+    M001_CREATE,
+    M002_LEDGER,
+    M003_LOG_FORMATS,
+    M004_EMBEDDED_TEXTS,
+    M010_CLI,
+)

@@ -4,27 +4,29 @@ import json
 import unicodedata
 
 import pytest
-from cli_world import EDITED, NOW, add_entry, add_fact, add_release, add_source, new_state, wised
-
-from daemon.store import timestamp
+from cli_commands import CALLS, CHANGES, READS, AnsweringWorker, call, copied, everything
+from cli_world import NOW, wised
 
 HOSTILE = (
     "\x1b[2J\x1b]0;title\x07\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\ \x9b31m\x85\x7f\x00\x08 "
     "\u202egnp.exe\u2066\u200b\u2060\ufeff\u2028 [red]markup[/red] :boom: \r\nfact\tforged"
 )
 PLAIN = "[red]markup[/red] :boom:"
-COMMANDS = [
-    ["fact", "list"],
-    ["fact", "show", "1"],
-    ["source", "list"],
-    ["source", "show", "bad"],
-    ["release", "list"],
-    ["release", "show", "1"],
-    ["release", "diff", "0", "1"],
-    ["status"],
-    ["audit", "list"],
-    ["logs"],
-]
+#: reads that have nothing of a stranger's to show
+OURS = {
+    ("version",),
+    ("completion",),
+    ("help", "exit-codes"),
+    ("wait",),
+    ("audit", "verify"),
+    ("release", "verify"),
+    ("config", "show"),
+    ("config", "check"),
+    ("config", "path"),
+    ("db", "check"),
+    ("doctor",),
+    ("source", "test"),
+}
 
 
 def dangerous(text: str) -> set[str]:
@@ -33,46 +35,59 @@ def dangerous(text: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def state(tmp_path_factory):
+def base(tmp_path_factory):
     """A state in which every text that a stranger can bring is hostile."""
-    made = new_state(tmp_path_factory.mktemp("escape"))
-    source = add_source(
-        made,
-        "bad",
-        kind="log",
-        location=HOSTILE,
-        failures=4,
-        last_error=HOSTILE,
-    )
-    entry = add_entry(made, source, HOSTILE, HOSTILE)
-    texts = {"relation": HOSTILE, "entry": entry, "quote": HOSTILE, "events": EDITED}
-    fact = add_fact(made, HOSTILE, HOSTILE, **texts)
-    add_release(made, 1, (fact,), measures=json.dumps({HOSTILE: {"right": 1, "asked": 2}}))
+    made = everything(tmp_path_factory.mktemp("escape"), HOSTILE)
     with made.store(actor=HOSTILE) as store, store.write():
-        store.transition("fact", fact, "retract", NOW, HOSTILE)
-        store.transition("release", 0, "retain", NOW, HOSTILE)
-        store.db["hold"].insert({"kind": "edit", "reason": HOSTILE, "since": timestamp(NOW)})
+        store.transition("release", 1, "prune", NOW, HOSTILE)
+        store.connection.execute("UPDATE release SET reason = ?", (HOSTILE,))
+        measures = json.dumps({HOSTILE: {"right": 1, "asked": 2}})
+        store.connection.execute("UPDATE release SET measures = ?", (measures,))
     line = json.dumps({"event": HOSTILE, HOSTILE: HOSTILE}, ensure_ascii=False)
     log = f"{line}\nraw {HOSTILE}\n"
     (made.logs / "wised.jsonl").write_text(log, "utf-8", newline="")
     return made
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_text_for_people_is_harmless(state, command):
-    ran = wised(state, *command)
-    assert ran.code == 0
+@pytest.fixture(autouse=True)
+def no_model(monkeypatch):
+    monkeypatch.setattr("daemon.child.Worker", AnsweringWorker)
+
+
+@pytest.fixture
+def state(base, tmp_path):
+    return copied(base, tmp_path)
+
+
+@pytest.mark.parametrize("words", READS, ids=" ".join)
+def test_text_for_people_is_harmless(state, tmp_path, words):
+    ran = wised(state, *call(words, tmp_path))
+    assert ran.code == (6 if words == ("doctor",) else 0)
     assert dangerous(ran.out + ran.err) == set()
-    assert PLAIN in ran.out
-    assert "\\x1b" in ran.out
+    if words not in OURS:
+        assert PLAIN in ran.out
+        assert "\\x1b" in ran.out or "\\u001b" in ran.out
     assert not any(line.startswith("fact\tforged") for line in ran.out.splitlines()[1:])
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_json_is_harmless_too_and_still_says_the_same(state, command):
-    ran = wised(state, *command, "--json")
+@pytest.mark.parametrize("words", sorted(set(READS) - {("completion",)}), ids=" ".join)
+def test_json_is_harmless_too_and_still_says_the_same(state, tmp_path, words):
+    ran = wised(state, *call(words, tmp_path), "--json")
     assert dangerous(ran.out + ran.err) == set()
-    assert HOSTILE in texts(ran.json)
+    if words not in OURS:
+        assert HOSTILE in texts(ran.json)
+
+
+@pytest.mark.parametrize("words", CHANGES, ids=" ".join)
+def test_what_a_change_tells_is_harmless(state, tmp_path, words):
+    for also in (["--dry-run"], []):
+        ran = wised(state, *call(words, tmp_path), *also)
+        assert ran.code == (10 if words == ("review",) else 0)
+        assert dangerous(ran.out + ran.err) == set()
+
+
+def test_each_command_but_those_that_never_end_was_tried():
+    assert set(READS) | set(CHANGES) == set(CALLS)
 
 
 def texts(value: object) -> set[str]:
@@ -85,7 +100,12 @@ def texts(value: object) -> set[str]:
 
 
 def test_what_the_operator_typed_is_harmless_in_an_error(state):
-    for command in (["source", "show", HOSTILE.replace("\0", "")], ["fact", "show", HOSTILE]):
+    typed = HOSTILE.replace("\0", "")
+    for command in (
+        ["source", "show", typed],
+        ["fact", "show", typed],
+        ["review", "--state", typed],
+    ):
         ran = wised(state, *command)
         assert ran.code in (2, 3)
         assert dangerous(ran.err) == set()

@@ -1,0 +1,166 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+from cli_terminal import MAIN, ROOT, terminal
+from cli_world import NOW, add_fact, add_source, new_state, refuse, wised
+
+from daemon import progress, releases
+from daemon.cli.watch import Pace
+from daemon.progress import Work
+
+ALTERNATE, BACK = "\x1b[?1049h", "\x1b[?1049l"
+HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
+
+
+@pytest.fixture
+def state(tmp_path):
+    made = new_state(tmp_path)
+    add_source(made, "good", last_ok_at=NOW.isoformat())
+    add_source(made, "bad", failures=4, last_error="fetch.timeout: slow\x1b[2J")
+    add_fact(made)
+    refuse(made, 1, "too weak", '{"reliability": {"right": 1, "asked": 2}}')
+    with made.store() as store, store.write():
+        releases.hold(store, "promote", "election night", NOW)
+    return made
+
+
+def write_work(state, done):
+    body = {"stage": "edit", "since": NOW.isoformat(), "doing": "training the shard"}
+    state.progress_file.write_text(json.dumps({**body, "done": done, "total": 40}))
+
+
+def test_the_screen_shows_all_there_is_and_follows_it(state):
+    write_work(state, 12)
+    with (
+        state.lock(),
+        terminal("-C", str(state.folder), "status", "--watch", "--period", "0.2") as screen,
+    ):
+        screen.expect(ALTERNATE)
+        screen.expect("source bad failed 4 times in a row")
+        screen.expect(f"running (pid {os.getpid()}")
+        screen.expect("0: the bare model")
+        screen.expect("hold on promote")
+        screen.expect("election night")
+        screen.expect("training the shard, 12 of 40")
+        screen.expect("pending")
+        screen.expect("failing, 4 in a row: fetch.timeout: slow\\x1b[2J")
+        screen.expect("good")
+        screen.expect("release 1 refused: too weak")
+        write_work(state, 20)
+        screen.expect("training the shard, 20 of 40")
+        screen.expect("left of this step")
+        add_fact(state, "Mali", "Bamako", events=("quarantine",))
+        screen.expect("quarantined")
+        screen.interrupt()
+        assert screen.end() == 0
+        assert BACK in screen.seen
+        assert SHOW in screen.seen
+        assert screen.is_as_before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_gives_the_terminal_back_as_it_was(state, number):
+    with terminal("-C", str(state.folder), "status", "--watch") as screen:
+        screen.expect(HIDE)
+        screen.expect("election night")
+        screen.interrupt(number)
+        assert screen.end() == 128 + number
+        assert BACK in screen.seen
+        assert screen.is_as_before
+
+
+def test_without_a_terminal_one_snapshot_follows_the_other(state):
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAIN, "-C", str(state.folder), "status", "--watch", "--period", "1"],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+    )
+    try:
+        lines = [process.stdout.readline() for _ in range(40)]
+    finally:
+        process.kill()
+        process.stdout.close()
+        process.wait()
+    heads = [n for n, line in enumerate(lines) if line.startswith("at\t")]
+    assert len(heads) >= 2
+    assert lines[heads[1] - 1] == "\n"
+    assert lines[heads[0] + 1] == "health\tsource bad failed 4 times in a row\n"
+
+
+def test_watching_gives_no_verdict(state):
+    assert wised(state, "status", "--watch", "--check").code == 2
+    assert wised(state, "status", "--watch", "--json").code == 2
+
+
+def test_what_a_dead_daemon_was_at_is_not_shown(state):
+    write_work(state, 12)
+    assert wised(state, "status", "--json").json["work"] is None
+    with state.lock():
+        found = wised(state, "status", "--json").json["work"]
+        assert (found["doing"], found["done"], found["total"]) == ("training the shard", 12, 40)
+        doing = dict(row[:2] for row in wised(state, "status").rows)["doing"]
+    assert doing.endswith("training the shard, 12 of 40")
+
+
+def work(done, doing="training"):
+    return Work("edit", NOW, doing, done, 100)
+
+
+def test_the_time_left_is_told_from_the_pace_of_the_step():
+    pace = Pace()
+    at = [NOW + timedelta(seconds=n) for n in range(60)]
+    assert pace.seconds_left(work(10), at[0]) is None
+    assert pace.seconds_left(work(10), at[1]) is None  # nothing was done since
+    assert pace.seconds_left(work(30), at[10]) == pytest.approx(35)  # 20 in 10 s, 70 to go
+    assert pace.seconds_left(work(1, "probing"), at[20]) is None  # another step
+    assert pace.seconds_left(work(51, "probing"), at[30]) == pytest.approx(9.8)
+    assert pace.seconds_left(work(0, "probing"), at[40]) is None  # it began anew
+    assert pace.seconds_left(None, at[50]) is None
+
+
+class Quiet:
+    """A log that nothing is written to."""
+
+    def info(self, *event, **fields):
+        raise AssertionError(event)
+
+
+def test_progress_lies_in_a_file_while_there_is_some(state, monkeypatch):
+    monkeypatch.setattr(progress, "WRITE_SECONDS", 0.0)
+    file = state.progress_file
+    with progress.shown(Quiet(), file) as report:
+        assert progress.read(file).doing == ""
+        report("embedding", 3, 9)
+        found = progress.read(file)
+        assert (found.stage, found.doing, found.done, found.total) == ("edit", "embedding", 3, 9)
+        assert found.since.tzinfo is not None
+    assert progress.read(file) is None
+    assert [path.name for path in state.folder.iterdir() if "progress" in path.name] == []
+
+
+def test_a_step_that_reports_often_writes_seldom(state):
+    with progress.shown(Quiet(), state.progress_file) as report:
+        for done in range(1000):
+            report("embedding", done, 1000)
+        assert progress.read(state.progress_file).done == 0
+
+
+def test_work_goes_on_where_its_progress_can_not_be_written(tmp_path):
+    with progress.shown(Quiet(), tmp_path / "no folder" / "progress.json") as report:
+        report("embedding", 1, 2)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", "null", '{"stage": 1}', "[" * 9000, '{"since": "soon", "stage": ""}'],
+    ids=repr,
+)
+def test_a_file_that_makes_no_sense_is_no_work(tmp_path, text):
+    (tmp_path / "progress.json").write_text(text)
+    assert progress.read(tmp_path / "progress.json") is None
