@@ -185,10 +185,9 @@ def _move_pointer(store: Store, number: int, now: datetime, reason: str) -> None
     for row in store.rows("SELECT number FROM release WHERE state = 'previous'"):
         if row["number"] != number:
             store.transition("release", row["number"], "retain", now)
-    held = facts.of_release(store, number)
-    if gone := [f.id for f in held if f.state == "retracted"]:
+    if gone := _held_in_states(store, number, ("retracted",)):
         raise Refused(
-            f"release {number} answers with fact {gone[0]}, which was retracted",
+            f"release {number} answers with fact {gone[0]['id']}, which was retracted",
             hint="choose a release made after the retraction",
         )
     target = get(store, number)
@@ -201,22 +200,59 @@ def _move_pointer(store: Store, number: int, now: datetime, reason: str) -> None
 
 
 def _move_facts(store: Store, old: int, new: int, now: datetime) -> None:
-    """Bring the states of facts in line with the release that answers now."""
-    before, after = facts.of_release(store, old), facts.of_release(store, new)
-    slots = {f.slot_key: f.id for f in after}
-    stays = {f.id for f in after}
-    for fact in before:
-        if fact.id in stays or fact.state != "promoted":
+    """Bring the states of facts in line with the release that answers now.
+
+    Only those that the two releases don't share are looked at: a release holds many more.
+    """
+    come = _held_in_states(store, new, ("verified", "superseded"))
+    for fact in _only_in(store, old, new):
+        if fact["state"] != "promoted":
             continue
-        by = slots.get(fact.slot_key)
-        newer = by is not None and by > fact.id
+        by = _fact_of_slot(store, new, fact["slot_key"])
+        newer = by is not None and by > fact["id"]
         why = f"fact {by} took its place" if newer else f"release {new} does not hold it"
-        store.transition("fact", fact.id, "supersede" if newer else "roll_back", now, why)
-    for fact in after:
-        if fact.state == "verified":
-            store.transition("fact", fact.id, "promote", now, f"release {new}")
-        elif fact.state == "superseded":
-            store.transition("fact", fact.id, "restore", now, f"back with release {new}")
+        store.transition("fact", fact["id"], "supersede" if newer else "roll_back", now, why)
+    for fact in come:
+        if fact["state"] == "verified":
+            store.transition("fact", fact["id"], "promote", now, f"release {new}")
+        else:
+            store.transition("fact", fact["id"], "restore", now, f"back with release {new}")
+
+
+def _held_in_states(store: Store, number: int, states: Sequence[str]) -> list[sqlite3.Row]:
+    """Return id and state of the facts of a release that are in ``states``, in its order.
+
+    NOTE: CROSS JOIN has SQLite start at the few facts in these states, not at all of the release.
+    """
+    return store.rows(
+        "SELECT fact.id, fact.state FROM fact CROSS JOIN release_fact ON fact_id = fact.id"
+        " WHERE fact.state IN (SELECT value FROM json_each(?)) AND release = ? ORDER BY position",
+        json.dumps(list(states)),
+        number,
+    )
+
+
+def _only_in(store: Store, number: int, other: int) -> list[sqlite3.Row]:
+    """Return id, state and slot of the facts that ``number`` holds and ``other`` does not."""
+    return store.rows(
+        "SELECT fact.id, fact.state, fact.slot_key FROM release_fact AS mine"
+        " JOIN fact ON fact.id = mine.fact_id WHERE mine.release = ? AND NOT EXISTS"
+        " (SELECT 1 FROM release_fact WHERE fact_id = mine.fact_id AND release = ?)"
+        " ORDER BY mine.position",
+        number,
+        other,
+    )
+
+
+def _fact_of_slot(store: Store, number: int, slot_key: str) -> int | None:
+    """Return the fact with which a release answers a slot, None when it doesn't."""
+    row = store.one(
+        "SELECT fact.id FROM fact JOIN release_fact ON fact_id = fact.id"
+        " WHERE slot_key = ? AND release = ? ORDER BY position DESC LIMIT 1",
+        slot_key,
+        number,
+    )
+    return None if row is None else int(row["id"])
 
 
 def hold_facts(
