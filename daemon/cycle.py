@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -248,4 +248,4 @@ def _failed(store: Store, config: Config, plan: Plan, error: WorkerError, now: d
 
 
 def _measures(built: Built) -> str:
-    return json.dumps({name: m.model_dump() for name, m in built.measures.items()})
+    return json.dumps({name: asdict(m) for name, m in built.measures.items()})

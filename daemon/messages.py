@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from daemon.measured import Measured
+
 
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -102,14 +104,6 @@ class Answers(_Message):
 
     kind: Literal["answers"] = "answers"
     answers: tuple[Said, ...]
-
-
-class Measured(_Message):
-    """A share of probes: how many were as expected."""
-
-    right: int
-    asked: int
-    whole: int | None = None  #: how many there are; None: all of them were asked
 
 
 class ShardMade(_Message):

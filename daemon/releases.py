@@ -15,11 +15,10 @@ from datetime import datetime
 from pathlib import Path
 
 from daemon.errors import Conflict, IntegrityError, NotFound, Refused
-from daemon.messages import Measured
+from daemon.measured import Measured
 from daemon.publish import ASIDE, TEMPORARY, point
 from daemon.state import State
 from daemon.store import Store, facts, timestamp
-from policies import ReleaseView, prunable
 from wise import manifest
 from wise.errors import BadArtifact
 
@@ -58,7 +57,7 @@ def _release(row: sqlite3.Row) -> Release:
         row["parent"],
         row["batch_id"],
         row["manifest_sha256"],
-        {k: Measured.model_validate(m) for k, m in json.loads(row["measures"]).items()},
+        {k: Measured(**m) for k, m in json.loads(row["measures"]).items()},
         row["reason"],
         bool(row["pinned"]),
         datetime.fromisoformat(row["created_at"]),
@@ -314,6 +313,8 @@ def relink(state: State, store: Store) -> None:
 
 def prune(state: State, store: Store, keep: int, now: datetime, reason: str = "") -> list[int]:
     """Delete the files of releases that retention gives up; their rows stay."""
+    from policies import ReleaseView, prunable  # a rollback need not import the rules
+
     why = "; ".join(filter(None, (f"kept are the newest {keep}", reason)))
     views = [
         ReleaseView(r.number, r.state, r.pinned)

@@ -15,8 +15,6 @@ from daemon.errors import EXIT_CODES
 from daemon.render import fields, print_json, say, table
 
 topics = typer.Typer(name="help")
-#: asks for completions instead of running a command, in the environment
-COMPLETE_VARIABLE = "_WISED_COMPLETE"
 
 
 class Shell(StrEnum):
@@ -74,6 +72,8 @@ def completion(
     """
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
+    from daemon.cli import COMPLETE_VARIABLE
+
     script = get_completion_script(
         prog_name="wised", complete_var=COMPLETE_VARIABLE, shell=shell.value
     )
@@ -82,5 +82,6 @@ def completion(
 
 def register(parent: typer.Typer) -> None:
     """Add the commands to the top level."""
+    parent.add_typer(topics)
     parent.command()(version)
     parent.command()(completion)

@@ -81,3 +81,8 @@ def path(context: typer.Context, as_json: Json = False) -> None:
         print_json({"file": str(file)})
     else:
         say(file)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the commands to the top level."""
+    parent.add_typer(app)

@@ -125,3 +125,8 @@ def vacuum(
         unused = health.vacuum(change.store, why, now())
         done = [Result("database", f"{unused} bytes given back")]
         show_changes(done, change.changes(), dry_run=dry_run, as_json=as_json)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the commands to the top level."""
+    parent.add_typer(app)

@@ -247,3 +247,8 @@ def _decide(
         if at_once:
             results += decisions.withdraw(change.state, change.store, numbers, reason, now())
         show_changes(results, change.changes(), dry_run=dry_run, as_json=as_json)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the commands to the top level."""
+    parent.add_typer(app)

@@ -85,3 +85,8 @@ def export(
             return
         for event in events:
             sys.stdout.write(safe_json(event, indent=None) + "\n")
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the commands to the top level."""
+    parent.add_typer(app)

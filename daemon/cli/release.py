@@ -256,5 +256,6 @@ def _pin(
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the commands that stand beside the noun."""
+    """Add the commands to the top level."""
+    parent.add_typer(app)
     parent.command()(rollback)

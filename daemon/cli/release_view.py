@@ -12,12 +12,11 @@ from daemon.cli.fact_view import brief as fact_brief
 from daemon.cli.fact_view import event_document, summary
 from daemon.cli.queries import Event
 from daemon.errors import Conflict
-from daemon.messages import Measured
+from daemon.measured import Measured
 from daemon.releases import Release
 from daemon.render import times
 from daemon.store import Store, facts
 from daemon.store.facts import Fact
-from policies import interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +106,8 @@ def _measure(measured: Measured) -> dict[str, object]:
     body: dict[str, object] = {"right": right, "asked": asked}
     body["rate"] = right / asked if asked else None
     if whole is not None:
+        from policies import interval
+
         body |= {"whole": whole, "interval": interval(right, asked, whole)}
     return body
 
@@ -119,6 +120,8 @@ def measure_line(measured: Measured) -> str:
     share = f"{right / asked:.4f} ({right} of {asked}"
     if whole is None:
         return f"{share})"
+    from policies import interval  # most measures have none: the rules need not be imported
+
     low, high = interval(right, asked, whole)
     return f"{share} drawn from {whole}; 95 % within {low:.4f} to {high:.4f})"
 

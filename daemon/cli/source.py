@@ -247,3 +247,8 @@ def test(
     for columns, rows in trial.tables(found, limit):
         table(columns, rows)
     note(trial.summary(found, limit))
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the commands to the top level."""
+    parent.add_typer(app)
