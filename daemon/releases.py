@@ -221,7 +221,8 @@ def _move_facts(store: Store, old: int, new: int, now: datetime) -> None:
 def _held_in_states(store: Store, number: int, states: Sequence[str]) -> list[sqlite3.Row]:
     """Return id and state of the facts of a release that are in ``states``, in its order.
 
-    NOTE: CROSS JOIN has SQLite start at the few facts in these states, not at all of the release.
+    NOTE: CROSS JOIN has SQLite begin with the few facts in these states, not with all that the
+    release holds; without statistics it would choose the latter.
     """
     return store.rows(
         "SELECT fact.id, fact.state FROM fact CROSS JOIN release_fact ON fact_id = fact.id"
@@ -246,7 +247,7 @@ def _only_in(store: Store, number: int, other: int) -> list[sqlite3.Row]:
 def _fact_of_slot(store: Store, number: int, slot_key: str) -> int | None:
     """Return the fact with which a release answers a slot, None when it doesn't."""
     row = store.one(
-        "SELECT fact.id FROM fact JOIN release_fact ON fact_id = fact.id"
+        "SELECT fact.id FROM fact CROSS JOIN release_fact ON fact_id = fact.id"
         " WHERE slot_key = ? AND release = ? ORDER BY position DESC LIMIT 1",
         slot_key,
         number,

@@ -142,9 +142,13 @@ def _work(work: Work | None, at: datetime, seconds_left: float | None) -> Iterat
         return
     yield _pairs(iter([("doing", status_view.work_line(work, at), "bold")]))
     if work.total > 1:
-        yield ProgressBar(total=work.total, completed=work.done, width=BAR_CELLS)
-    if seconds_left is not None:
-        yield styled(f"about {span(timedelta(seconds=seconds_left))} left of this step")
+        left = ""
+        if seconds_left is not None and work.done < work.total:
+            left = f"about {span(timedelta(seconds=seconds_left))} left of this step"
+        bar = _grid()
+        drawn = ProgressBar(total=work.total, completed=work.done, width=BAR_CELLS)
+        bar.add_row(drawn, styled(left) if left else "")
+        yield bar
 
 
 def _queue(seen: Status, at: datetime) -> Table:
