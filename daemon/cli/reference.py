@@ -23,7 +23,7 @@ ALSO: dict[str, tuple[int, ...]] = {
     "source add": (4, 5),
     "source pause": (4, 5),
     "source resume": (4, 5),
-    "source remove": (4, 5),
+    "source remove": (5,),
     "fact approve": (4,),
     "fact reject": (4,),
     "fact quarantine": (4,),

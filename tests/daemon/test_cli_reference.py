@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from cli_commands import LEAVES
+from cli_commands import LEAVES, copied, everything
+from cli_world import wised
 
 from daemon.cli import reference
 from daemon.errors import EXIT_CODES
@@ -30,3 +31,54 @@ def test_the_exit_codes_are_those_that_there_are():
 def test_a_page_without_its_marks_is_refused():
     with pytest.raises(ValueError, match="reference"):
         reference.page("# The command line\n")
+
+
+#: the exit codes that the page says, each with command lines of which the last ends with it
+PRUNE, BACK = ["release", "prune", "--keep", "0"], ["rollback"]
+PRODUCED = {
+    ("status", 6): [["status", "--check"]],
+    ("source add", 4): [["source", "add", "feed", "https://example.org/x", "--name", "world"]],
+    ("source add", 5): [["source", "add", "feed", "https://example.org/x", "--name", "operator"]],
+    ("source pause", 4): [["source", "remove", "world"], ["source", "pause", "world"]],
+    ("source pause", 5): [["source", "pause", "operator"]],
+    ("source resume", 4): [["source", "remove", "world"], ["source", "resume", "world"]],
+    ("source resume", 5): [["source", "resume", "operator"]],
+    ("source remove", 5): [["source", "remove", "operator"]],
+    ("fact approve", 4): [["fact", "approve", "3"]],
+    ("fact reject", 4): [["fact", "reject", "1"]],
+    ("fact quarantine", 4): [["fact", "quarantine", "1"]],
+    ("fact retract", 4): [["fact", "retract", "4"]],
+    ("review", 10): [["review"]],
+    ("release verify", 4): [PRUNE, ["release", "verify", "1"]],
+    ("release approve", 4): [["release", "approve", "1"]],
+    ("release promote", 4): [PRUNE, ["release", "promote", "1"]],
+    ("release promote", 5): [BACK, ["release", "promote", "3"]],
+    ("release pin", 4): [PRUNE, ["release", "pin", "1"]],
+    ("rollback", 4): [PRUNE, ["rollback", "--to", "1"]],
+    ("rollback", 5): [BACK, ["rollback", "--to", "3"]],
+    ("ask", 4): [PRUNE, ["ask", "What?", "--release", "1"]],
+    ("wait", 6): [["wait", "3", "--for", "refused"]],
+    ("wait", 8): [["wait", "9", "--timeout", "0"]],
+    ("doctor", 6): [["doctor"]],
+    ("db backup", 4): [["db", "backup", "copy"], ["db", "backup", "copy"]],
+}
+#: produced by tests of their own: a held lock, a demo that fails, the paper's memory
+ELSEWHERE = {("run", 7), ("demo", 6), ("fact retract", 5)}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return everything(tmp_path_factory.mktemp("base"))
+
+
+@pytest.mark.parametrize("pair", PRODUCED, ids=str)
+def test_a_command_ends_with_the_codes_that_the_page_says(base, tmp_path, pair):
+    state = copied(base, tmp_path)
+    *before, last = PRODUCED[pair]
+    assert [wised(state, *line).code for line in before] == [0] * len(before)
+    assert wised(state, *last).code == pair[1]
+
+
+def test_each_code_that_the_page_says_is_produced():
+    said = {(name, code) for name, codes in reference.ALSO.items() for code in codes}
+    assert said == set(PRODUCED) | ELSEWHERE
