@@ -1,5 +1,6 @@
 """wised as a process on a terminal of its own (a pty), typed at and looked at from outside."""
 
+import codecs
 import contextlib
 import os
 import pty
@@ -20,13 +21,17 @@ PATIENCE_SECONDS = 30.0
 
 
 class Terminal:
-    """A terminal with wised running on it; `seen` is all that was written to it."""
+    """A terminal with wised running on it.
+
+    `all` is what was written to it, `seen` the part of that behind what was expected last.
+    """
 
     def __init__(self, *arguments: str, rows: int = 50, columns: int = 120) -> None:
         self._ours, self.theirs = pty.openpty()
         termios.tcsetwinsize(self.theirs, (rows, columns))
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self.before = termios.tcgetattr(self.theirs)
-        self.seen = ""
+        self.seen = self.all = ""
         variables = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color"}
         self.process = subprocess.Popen(
             [sys.executable, "-c", MAIN, *arguments],
@@ -48,7 +53,9 @@ class Terminal:
     def _read(self, seconds: float) -> None:
         if select.select([self._ours], [], [], seconds)[0]:
             with contextlib.suppress(OSError):
-                self.seen += os.read(self._ours, 65536).decode("utf-8", "replace")
+                text = self._decode(os.read(self._ours, 65536))
+                self.seen += text
+                self.all += text
 
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())

@@ -1,10 +1,12 @@
 """Stored text comes from strangers: no command may let it steer the terminal or hide."""
 
 import json
+import re
 import unicodedata
 
 import pytest
 from cli_commands import CALLS, CHANGES, READS, AnsweringWorker, call, copied, everything
+from cli_terminal import terminal
 from cli_world import NOW, wised
 
 HOSTILE = (
@@ -110,3 +112,40 @@ def test_what_the_operator_typed_is_harmless_in_an_error(state):
         assert ran.code in (2, 3)
         assert dangerous(ran.err) == set()
         assert dangerous(wised(state, *command, "--json").err) == set()
+
+
+def test_a_review_shows_hostile_text_harmlessly(state):
+    with terminal("-C", str(state.folder), "review") as screen:
+        for key in ("e", "?", "r"):
+            screen.expect("e[x]it")
+            screen.type(key)
+        screen.expect("why reject?")
+        screen.type("so\n")
+        assert screen.end() == 0
+    assert dangerous(screen.all.replace("\r\n", "\n")) == set()
+    assert screen.all.count(PLAIN) > 5
+
+
+def test_the_live_screen_shows_hostile_text_harmlessly(state):
+    state.progress_file.write_text(
+        json.dumps(
+            {
+                "stage": HOSTILE,
+                "since": NOW.isoformat(),
+                "doing": HOSTILE,
+                "done": 1,
+                "total": 9,
+            }
+        )
+    )
+    with state.lock(), terminal("-C", str(state.folder), "status", "--watch") as screen:
+        for text in ("hold on ingest", "doing", "failing, 4 in a row", "last gate"):
+            screen.expect(text)
+        screen.interrupt()
+        assert screen.end() == 0
+    # rich's own sequences begin with ESC [ and end with these letters
+    plain = re.sub(r"\x1b\[\??[0-9;]*[mHJKhl]", "", screen.all).replace("\r\n", "\n")
+    assert dangerous(plain) <= {"\r"}
+    for sequence in ("\x1b[2J\x1b]", "\x1b]", "\x9b", "\u202e", "\x07"):
+        assert sequence not in screen.all
+    assert screen.all.count("[red]markup") > 3

@@ -1,6 +1,8 @@
 """docs/cli.md says what the commands are."""
 
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from cli_commands import LEAVES, copied, everything
@@ -8,6 +10,7 @@ from cli_world import wised
 
 from daemon.cli import reference
 from daemon.errors import EXIT_CODES
+from wise import manifest
 
 PAGE = reference.PAGE.read_text("utf-8")
 
@@ -62,8 +65,9 @@ PRODUCED = {
     ("doctor", 6): [["doctor"]],
     ("db backup", 4): [["db", "backup", "copy"], ["db", "backup", "copy"]],
 }
-#: produced by tests of their own: a held lock, a demo that fails, the paper's memory
+#: produced by tests of their own: a held lock, a demo that fails, the paper's memory (below)
 ELSEWHERE = {("run", 7), ("demo", 6), ("fact retract", 5)}
+PAPER = Path(__file__).resolve().parents[1] / "wise" / "golden" / "paper"
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +86,17 @@ def test_a_command_ends_with_the_codes_that_the_page_says(base, tmp_path, pair):
 def test_each_code_that_the_page_says_is_produced():
     said = {(name, code) for name, codes in reference.ALSO.items() for code in codes}
     assert said == set(PRODUCED) | ELSEWHERE
+
+
+def test_a_fact_can_not_be_dropped_from_the_papers_memory_at_once(base, tmp_path):
+    state = copied(base, tmp_path)
+    folder = state.releases / "000003"
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        shutil.copy(PAPER / name, folder / name)
+    (folder / manifest.NAME).unlink()
+    digest = manifest.seal(folder, {"release": 3})
+    with state.store() as store:
+        store.db["release"].update(3, {"manifest_sha256": digest})
+    ran = wised(state, "fact", "retract", "1", "--now")
+    assert ran.code == 5
+    assert "without --now" in ran.err
