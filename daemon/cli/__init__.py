@@ -81,7 +81,7 @@ def _needed(arguments: Sequence[str]) -> Iterable[str]:
         if word in ("-C", "--state"):
             next(rest, None)
         elif word in PARTS:
-            return (word,)
+            return PARTS if word == "help" else (word,)
         elif not word.startswith(("-C", "--state=")):
             break
     return PARTS

@@ -91,7 +91,7 @@ def test_each_part_of_the_grammar_has_the_words_that_it_is_listed_for():
 
 @pytest.mark.parametrize(
     "line",
-    [["-C", "status", "--help"], ["--state=x", "--help"], ["--help"], ["nonsense"], []],
+    [["-C", "status", "--help"], ["--state=x", "--help"], ["--help"], ["help"], ["nonsense"], []],
     ids=" ".join,
 )
 def test_a_line_without_a_known_command_has_all_of_them(line, capsys):
