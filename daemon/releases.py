@@ -204,18 +204,18 @@ def _move_facts(store: Store, old: int, new: int, now: datetime) -> None:
     Only those that the two releases don't share are looked at: a release holds many more.
     """
     come = _held_in_states(store, new, ("verified", "superseded"))
-    for fact in _only_in(store, old, new):
-        if fact["state"] != "promoted":
+    for fact in facts.only_in(store, old, new):
+        if fact.state != "promoted":
             continue
-        by = _fact_of_slot(store, new, fact["slot_key"])
-        newer = by is not None and by > fact["id"]
+        by = _fact_of_slot(store, new, fact.slot_key)
+        newer = by is not None and by > fact.id
         why = f"fact {by} took its place" if newer else f"release {new} does not hold it"
-        store.transition("fact", fact["id"], "supersede" if newer else "roll_back", now, why)
-    for fact in come:
-        if fact["state"] == "verified":
-            store.transition("fact", fact["id"], "promote", now, f"release {new}")
+        store.transition("fact", fact.id, "supersede" if newer else "roll_back", now, why)
+    for row in come:
+        if row["state"] == "verified":
+            store.transition("fact", row["id"], "promote", now, f"release {new}")
         else:
-            store.transition("fact", fact["id"], "restore", now, f"back with release {new}")
+            store.transition("fact", row["id"], "restore", now, f"back with release {new}")
 
 
 def _held_in_states(store: Store, number: int, states: Sequence[str]) -> list[sqlite3.Row]:
@@ -229,18 +229,6 @@ def _held_in_states(store: Store, number: int, states: Sequence[str]) -> list[sq
         " WHERE fact.state IN (SELECT value FROM json_each(?)) AND release = ? ORDER BY position",
         json.dumps(list(states)),
         number,
-    )
-
-
-def _only_in(store: Store, number: int, other: int) -> list[sqlite3.Row]:
-    """Return id, state and slot of the facts that ``number`` holds and ``other`` does not."""
-    return store.rows(
-        "SELECT fact.id, fact.state, fact.slot_key FROM release_fact AS mine"
-        " JOIN fact ON fact.id = mine.fact_id WHERE mine.release = ? AND NOT EXISTS"
-        " (SELECT 1 FROM release_fact WHERE fact_id = mine.fact_id AND release = ?)"
-        " ORDER BY mine.position",
-        number,
-        other,
     )
 
 

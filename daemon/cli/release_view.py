@@ -150,16 +150,18 @@ def lines(seen: View) -> Iterator[tuple[str, object]]:
 
 def difference(store: Store, old: int, new: int) -> Difference:
     """Compare what two releases hold; raises NotFound."""
-    before = {f.slot_key: f for f in facts.of_release(store, releases.get(store, old).number)}
-    after = {f.slot_key: f for f in facts.of_release(store, releases.get(store, new).number)}
-    both = [(before[slot], f) for slot, f in after.items() if slot in before]
+    for number in (old, new):
+        releases.get(store, number)
+    before = {f.slot_key: f for f in facts.only_in(store, old, new)}
+    after = {f.slot_key: f for f in facts.only_in(store, new, old)}
+    held = queries.fact_counts(store).get(new, 0)
     return Difference(
         old,
         new,
         tuple(f for slot, f in after.items() if slot not in before),
         tuple(f for slot, f in before.items() if slot not in after),
-        tuple((a, b) for a, b in both if a.id != b.id),
-        sum(a.id == b.id for a, b in both),
+        tuple((before[slot], f) for slot, f in after.items() if slot in before),
+        held - len(after),
     )
 
 

@@ -134,6 +134,19 @@ def of_release(store: Store, number: int) -> list[Fact]:
     return [_fact(row) for row in rows]
 
 
+def only_in(store: Store, number: int, other: int) -> list[Fact]:
+    """Return the facts that one release holds and another does not, in the first one's order."""
+    rows = store.rows(
+        "SELECT fact.* FROM release_fact AS mine JOIN fact ON fact.id = mine.fact_id"
+        " WHERE mine.release = ? AND NOT EXISTS"
+        " (SELECT 1 FROM release_fact WHERE fact_id = mine.fact_id AND release = ?)"
+        " ORDER BY mine.position",
+        number,
+        other,
+    )
+    return [_fact(row) for row in rows]
+
+
 def counts(store: Store) -> dict[str, int]:
     """Return how many facts are in each state that has any."""
     rows = store.rows("SELECT state, count(*) AS n FROM fact GROUP BY state ORDER BY state")
