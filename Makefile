@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # As the daemon's workers have it: on a shared machine, OpenMP's own choice can cost a factor of 15.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: setup demo test lint bench bench-edit bench-edit-large bench-lifelong bench-ingest bench-cli demo-model clean
+.PHONY: setup demo test lint fuzz soak bench bench-edit bench-edit-large bench-lifelong bench-ingest bench-cli demo-model clean
 
 setup: $(READY)
 
@@ -20,6 +20,11 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# Coverage-guided, of the feed parser, the log's tail and formats, and the text functions.
+SECONDS ?= 600
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz/campaign.py --seconds $(SECONDS)
 
 # What the demo's final release answers, over more prompts than the gate asks.
 bench: $(READY)
@@ -45,6 +50,10 @@ bench-ingest: $(READY)
 # The operator's commands as processes, on a store of 100,000 facts; about a minute.
 bench-cli: $(READY)
 	$(BIN)/python -m bench.cli
+
+# A real daemon killed at random moments; 200 kills take about half an hour.
+soak: $(READY)
+	$(BIN)/python -m bench.soak --kills $(or $(KILLS),200)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -76,11 +76,11 @@ def judged(folder: Path) -> list[Judged]:
 
 def _embedding(config: Config) -> EmbedTexts:
     """Return the worker's own embedding, in this process."""
-    from daemon.worker.__main__ import _embed
+    from daemon.worker.serving import embed
     from daemon.worker.session import Session
 
     session = Session(config, lambda stage, done, total: None)
-    return lambda request: _embed(session, request)
+    return lambda request: embed(session, request)
 
 
 def embedded(folder: Path) -> tuple[list[str], npt.NDArray[np.float32]]:

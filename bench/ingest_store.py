@@ -66,7 +66,7 @@ def _source(store: Store, url: str) -> polling.Source:
         "kind": "feed",
         "location": url,
         "tier": "trusted",
-        "allow_private": 1,
+        "allow_private": "127.0.0.0/8",
         "next_poll_at": timestamp(START),
         "created_at": timestamp(START),
     }

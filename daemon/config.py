@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from daemon.errors import UsageError
+from ingest import Names
 
 ROOT = Path(__file__).resolve().parent
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -48,9 +51,57 @@ class Embedding(_Section):
 class Ingest(_Section):
     """How sources are polled."""
 
-    poll_interval_minutes: Annotated[float, Field(gt=0)] = 30
+    poll_interval_minutes: Annotated[float, Field(ge=5)] = 30
     max_rows_per_poll: Positive = 2000
     timeout_seconds: Annotated[float, Field(gt=0)] = 60
+    ca_file: str | None = None
+    max_undecided_facts: Positive = 100_000
+    max_undecided_facts_per_source: Positive = 20_000
+    max_new_facts_per_source_per_day: Positive = 20_000
+
+
+class Extraction(_Section):
+    """How free text is read by a language model."""
+
+    reader: Literal["none", "local", "endpoint"] = "none"
+    model: str | None = None
+    endpoint: str = "http://127.0.0.1:8000/v1"
+    api_key_env: str = "WISED_READER_KEY"
+    timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120
+    max_text_chars: Annotated[int, Field(ge=100, le=65536)] = 6000
+    max_facts_per_entry: Annotated[int, Field(ge=1, le=100)] = 10
+    max_entries_per_cycle: Positive = 20
+    max_attempts: Positive = 3
+    retry_minutes: Annotated[float, Field(ge=0)] = 10
+    auto_approve: bool = False
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_a_plain_url(cls, value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            is_plain = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        except ValueError:
+            is_plain = False
+        # NOTE: the value is not repeated: it may hold a secret that was put into the wrong place.
+        if not is_plain or parts.username is not None or parts.query or parts.fragment:
+            raise ValueError("must be an http or https URL without user, query or fragment")
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_variable(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", value):
+            raise ValueError(
+                "must be the name of an environment variable; the key itself goes there"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _has_a_model(self) -> Extraction:
+        if self.reader == "endpoint" and self.model is None:
+            raise ValueError('reader = "endpoint" needs model, as the server names it')
+        return self
 
 
 class Policies(_Section):
@@ -123,10 +174,66 @@ class Daemon(_Section):
     """How the service runs."""
 
     cycle_interval_seconds: Annotated[float, Field(gt=0)] = 60
+    embed_budget_minutes: Annotated[float, Field(gt=0)] = 30
+    ask_budget_minutes: Annotated[float, Field(gt=0)] = 30
     build_budget_minutes: Annotated[float, Field(gt=0)] = 60
+    worker_silence_seconds: Annotated[float, Field(ge=2)] = 120
+    worker_memory_mb: Positive | None = None
+    shutdown_grace_seconds: Annotated[float, Field(ge=0)] = 30
     max_attempts: Positive = 3
     retry_minutes: Annotated[float, Field(ge=0)] = 10
     keep_releases: Positive = 10
+
+
+class Log(_Section):
+    """What the status log says and how large it gets."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    file_max_mb: Annotated[float, Field(gt=0)] = 20
+    keep_files: Annotated[int, Field(ge=1, le=100)] = 5
+
+
+class Metrics(_Section):
+    """Where the figures and the health of the service can be read; nowhere by default."""
+
+    listen: str = ""
+    allow_remote: bool = False
+    textfile: str = ""
+
+    @model_validator(mode="after")
+    def _listens_where_it_may(self) -> Metrics:
+        if self.listen:
+            host, _ = self.address
+            if not (self.allow_remote or _is_loopback(host)):
+                raise ValueError(
+                    f"listen = {self.listen!r} can be reached from other machines, and anyone"
+                    " there could read it; use 127.0.0.1, or set allow_remote = true"
+                )
+        return self
+
+    @field_validator("textfile")
+    @classmethod
+    def _is_read_by_a_collector(cls, value: str) -> str:
+        if value and not (value.endswith(".prom") and Path(value).is_absolute()):
+            raise ValueError(f"{value!r} must be an absolute path that ends in .prom")
+        return value
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Return the host and the port of ``listen``; raises ValueError for anything else."""
+        found = re.fullmatch(r"(?:\[([0-9a-fA-F:.]+)\]|([0-9.]+|localhost)):(\d{1,5})", self.listen)
+        if found is None or int(found[3]) > 65535:
+            raise ValueError(f"listen = {self.listen!r} is no address such as 127.0.0.1:9464")
+        return found[1] or found[2], int(found[3])
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise ValueError(f"{host!r} is no IP address") from None
 
 
 class Relation(_Section):
@@ -170,11 +277,21 @@ class Config(_Section):
     model: Model
     embedding: Embedding
     ingest: Ingest = Ingest()
+    extraction: Extraction = Extraction()
     policies: Policies = Policies()
     gate: Gate = Gate()
     wise: Wise = Wise()
     daemon: Daemon = Daemon()
+    subjects: dict[str, tuple[str, ...]] = {}  #: other names of a subject, by the one it goes under
+    log: Log = Log()
+    metrics: Metrics = Metrics()
     relations: dict[str, Relation] = {}
+
+    @field_validator("subjects")
+    @classmethod
+    def _names_mean_one_subject(cls, value: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+        Names(value)
+        return value
 
     @field_validator("relations")
     @classmethod

@@ -7,22 +7,24 @@ between two of them.
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from daemon import attempts, releases
 from daemon import plan as plans
-from daemon import releases
 from daemon.child import WorkerError
 from daemon.config import Config
 from daemon.errors import Conflict, IntegrityError, Refused
+from daemon.faults import fault
 from daemon.messages import Build, Built
 from daemon.plan import Plan
 from daemon.publish import publish, workplace
 from daemon.state import State
-from daemon.store import Store, facts, shards
+from daemon.store import Store, facts, shards, timestamp
 from daemon.store.facts import Fact
 from daemon.verdict import explained, results, verdict_on
 from policies import GateOutcome, blamed_facts, failing_facts
@@ -52,6 +54,7 @@ def cycle(
         plan = plans.next_plan(store, config, clock())
     if plan is None:
         return None
+    fault("cycle.planned")
     folder = workplace(state.releases, plan.number)
     try:
         return _run(state, store, config, build, clock, plan, folder)
@@ -85,6 +88,7 @@ def _run(
             built = build(plans.request(store, config, plan, parent, folder))
         except WorkerError as error:
             return _failed(store, config, plan, error, clock())
+        fault("cycle.built")
         verdict = verdict_on(built, config)
         failing = failing_facts(results(built)) or blamed_facts(results(built), verdict)
         if not failing:
@@ -92,6 +96,7 @@ def _run(
         set_aside += len(failing)
         reasons = {one.fact_id: one.reason for one in failing}
         plan = _without(store, config, plan, built, reasons, clock())
+        fault("cycle.set_aside")
         if not plan.new and not plan.withdrawn:
             return _refuse(
                 store, config, plan, built, ("no fact could be written",), set_aside, clock()
@@ -106,6 +111,7 @@ def _run(
             return _refuse(store, config, plan, built, short, set_aside, clock())
         why = "; ".join(("it only forgets, and can't be worse than what it replaces", *short))
     _publish(state, store, config, plan, built, folder, why, clock())
+    fault("cycle.verified")
     return _promote(state, store, config, plan.number, set_aside, clock())
 
 
@@ -126,7 +132,7 @@ def _without(
     """Set failing facts aside, for a later batch or for good; what they would replace stays.
 
     Of a few probes some miss by chance, and facts fit better beside others: so each has as many
-    tries as a batch whose worker died.
+    tries as a batch whose worker dies.
     """
     unfit = {o.id: o.unfit for o in built.outcomes if o.unfit}
     with store.write():
@@ -225,26 +231,49 @@ def _refuse(
             said = f"release {plan.number} refused: {why}"
             _give_back(store, config, fact, fact.attempts + 1, said, now)
         store.transition("release", plan.number, "refuse", now, why, measures=_measures(built))
-        store.connection.execute(
-            "UPDATE batch SET state = 'failed', error = ? WHERE id = ?", (why, plan.batch)
-        )
+        attempts.close(store, plan.batch, why)
+    fault("cycle.refused")
     return Done("refused", plan.number, tuple(reasons), 0, set_aside)
 
 
 def _failed(store: Store, config: Config, plan: Plan, error: WorkerError, now: datetime) -> Done:
-    """Give the facts back for another try, or up after too many. Raises a shutdown again."""
-    stopped = error.code == "worker.stopped"
+    """Give the facts back for another attempt at their batch. Raises a shutdown again.
+
+    A fact that was alone in its batch is given up after too many.
+    """
     with store.write():
-        for fact in plan.new:
-            tries = fact.attempts + (0 if stopped else 1)
-            _give_back(store, config, fact, tries, str(error), now)
+        if plan.batch is not None:
+            _end_attempt(store, config, plan, plan.batch, error, now)
         store.transition("release", plan.number, "refuse", now, str(error))
-        store.connection.execute(
-            "UPDATE batch SET state = 'failed', error = ? WHERE id = ?", (str(error), plan.batch)
-        )
-    if stopped:
+    if error.is_stop:
         raise error
     return Done("failed", plan.number, (str(error),))
+
+
+def _end_attempt(
+    store: Store, config: Config, plan: Plan, batch: int, error: WorkerError, now: datetime
+) -> None:
+    if error.is_stop:
+        attempts.take_back(store, batch, str(error), now)
+        facts.move(store, plan.new, "return", now, str(error))
+        return
+    due = attempts.failed(
+        store,
+        config,
+        batch,
+        str(error),
+        now,
+        is_death=error.is_at_work,
+        is_alone=len(plan.new) <= 1,
+        chance=random.random(),
+    )
+    if due is not None:
+        again = f"{error}; batch {batch} is tried again from {timestamp(due)}"
+        facts.move(store, plan.new, "return", now, again)
+        return
+    for fact in plan.new:
+        tries = max(fact.attempts, config.daemon.max_attempts)
+        store.transition("fact", fact.id, "fail", now, f"alone: {error}", attempts=tries)
 
 
 def _measures(built: Built) -> str:

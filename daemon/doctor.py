@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from daemon import base_model, releases
+from daemon import base_model, invariants, releases
 from daemon.config import Config
 from daemon.errors import IntegrityError, UsageError, WisedError
 from daemon.render import span
@@ -230,6 +230,17 @@ def _current(state: State, store: Store, now: datetime) -> Found:
     )
 
 
+def _invariants(state: State, store: Store, now: datetime) -> Found:
+    found = invariants.settled(state, store)
+    if found is None:
+        return _ok("not looked at, a daemon runs")
+    if found:
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        mend = "wised run --once tidies up after a killed daemon; wised db check lists all"
+        return _fail(found[0] + more, mend)
+    return _ok("rows, releases, folders and the audit log agree")
+
+
 def _model(state: State, store: Store, now: datetime) -> Found:
     config, release = state.config(), releases.promoted(store)
     folder = releases.folder_of(state, release)
@@ -286,6 +297,10 @@ _CHECKS: dict[str, tuple[Callable[[State, datetime], Found], tuple[str, ...]]] =
     "clock": (_in_store(_clock), ("schema",)),
     "releases": (_in_store(_releases), ("schema",)),
     "current": (_in_store(_current), ("schema",)),
+    "invariants": (
+        _in_store(_invariants),
+        ("schema", "database", "audit", "releases", "current"),
+    ),
     "model": (_in_store(_model), ("config", "schema")),
     "embedding": (_embedding, ("config",)),
 }

@@ -14,6 +14,7 @@ from pathlib import Path
 from daemon import plan, releases
 from daemon.config import Config
 from daemon.errors import IntegrityError, Refused
+from daemon.faults import fault
 from daemon.messages import Built, ShardMade
 from daemon.publish import publish, workplace
 from daemon.releases import Release
@@ -47,13 +48,16 @@ def release_without(
     kept = [fact for fact in held if fact.id not in ids]
     if len(kept) == len(held):
         return None
+    fault("emergency.retracted")
     with store.write():
         number, _ = plan.begin(store, config, parent.number, now, kind="emergency")
         data = {"to": "building", "parent": parent.number, "withdrawn": sorted(ids)}
         store.event("release.plan", f"release:{number}", data, now)
+    fault("emergency.planned")
     folder = workplace(state.releases, number)
     try:
         _write(releases.folder_of(state, parent), folder, [f.id for f in held if f.id in ids])
+        fault("emergency.written")
         _publish(state, store, config, parent, number, kept, folder, now)
     except BaseException as error:
         with store.write():
@@ -61,6 +65,7 @@ def release_without(
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    fault("emergency.verified")
     releases.promote(state, store, number, now, reason)
     return number
 

@@ -28,6 +28,7 @@ EXIT_CODES = {
     9: "integrity failure: checksum, audit log or database",
     10: "a person has to be asked, and there is no terminal",
     130: "interrupted",
+    143: "ended by SIGTERM; wised run by a second one, after the first its work may end",
 }
 
 

@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from daemon.measured import Measured
 
+#: the stage from which on a failure may be due to what was asked: the models are loaded
+AT_WORK = "at work"
+
 
 class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,6 +59,17 @@ class Ask(_Message):
     beside_bare: bool = True  #: whether the bare model is asked as well
 
 
+class Read(_Message):
+    """Write which facts a text states, with the reader's model; all its strings from the text."""
+
+    kind: Literal["read"] = "read"
+    prompt: str
+    sentences: tuple[str, ...]  #: a fact's subject and object stand in one of them
+    relations: tuple[str, ...]
+    max_facts: int
+    timeout_seconds: float
+
+
 class Build(_Message):
     """Train a candidate, write it to ``out`` and measure it as it would serve."""
 
@@ -71,7 +85,7 @@ class Build(_Message):
     measured: bool = True  #: False: only write the memory's two files
 
 
-Request = Annotated[Embed | Ask | Build, Field(discriminator="kind")]
+Request = Annotated[Embed | Ask | Read | Build, Field(discriminator="kind")]
 
 
 class Envelope(_Message):
@@ -104,6 +118,16 @@ class Answers(_Message):
 
     kind: Literal["answers"] = "answers"
     answers: tuple[Said, ...]
+
+
+class ReadText(_Message):
+    """What the reader's model wrote, or why this text has no answer."""
+
+    kind: Literal["read_text"] = "read_text"
+    text: str = ""
+    code: str = ""  #: of a ReaderError; empty when there is an answer
+    message: str = ""
+    hint: str = ""
 
 
 class ShardMade(_Message):
@@ -152,8 +176,14 @@ class Built(_Message):
     base_sha256: str
 
 
+class Alive(_Message):
+    """The worker's process runs: sent at a fixed period, whatever it computes."""
+
+    kind: Literal["alive"] = "alive"
+
+
 class Progress(_Message):
-    """Where a long request stands; also the heartbeat."""
+    """Where a long request stands."""
 
     kind: Literal["progress"] = "progress"
     stage: str
@@ -162,18 +192,26 @@ class Progress(_Message):
 
 
 class Failed(_Message):
-    """The request could not be served; the worker lives on."""
+    """The request could not be served."""
 
     kind: Literal["failed"] = "failed"
     error: str  #: class name
     message: str
     hint: str = ""
+    is_last: bool = False  #: the worker ends now: no one knows what the error left behind
 
 
-Reply = Annotated[Embedded | Answers | Built | Progress | Failed, Field(discriminator="kind")]
+Reply = Annotated[
+    Embedded | Answers | ReadText | Built | Alive | Progress | Failed,
+    Field(discriminator="kind"),
+]
 
 
 class ReplyLine(_Message):
     """One line from the worker."""
 
     reply: Reply
+
+
+#: the line of a heartbeat
+ALIVE = ReplyLine(reply=Alive()).model_dump_json()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from daemon.config import Config
+from daemon.deaths import WorkerError
 from daemon.messages import Embed, Embedded
 from daemon.store import Store, facts, vectors
 from daemon.store.facts import HELD, Fact
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 #: asks the worker to embed texts
 EmbedTexts = Callable[[Embed], Embedded]
 TEXTS = 500  #: of one request and one transaction
+PARTS = 8  #: that a group is taken into when one of its texts ends the worker
+UNKNOWN = b""  #: the vector of a text that can't be embedded
 _BYTES = 4  #: of a float32
 
 
@@ -50,16 +53,24 @@ class Neighbours:
         if not new:
             return
         self._new = self._vectors(new)
-        width = len(self._new[new[0].id]) // _BYTES
+        width = max(len(data) for data in self._new.values()) // _BYTES
+        if width == 0:
+            return  # nothing is known of any of them
         if self._index is None:
             from ingest import Index
 
             self._index = Index(width)
         self._look_through(self._index, new[-1].id)
 
+    def give_up(self, fact: Fact) -> None:
+        """Remember that a fact's text ends the worker that embeds it: it is never tried again."""
+        model = self._config.embedding.name
+        vectors.save(self._store, model, [Vector(fact.id, self._key(fact), UNKNOWN)])
+
     def of(self, fact: Fact) -> list[Fact]:
         """Return the held facts that read like one that was met, the nearest first."""
-        assert self._index is not None
+        if self._index is None or self._new[fact.id] == UNKNOWN:
+            return []
         section = self._config.embedding
         vector = _array([self._new[fact.id]], self._index.width)
         look = 4 * section.candidates
@@ -73,7 +84,8 @@ class Neighbours:
 
     def keep(self, fact: Fact) -> None:
         """Take in a fact that was decided on and is no duplicate."""
-        assert self._index is not None
+        if self._index is None or self._new[fact.id] == UNKNOWN:
+            return
         self._index.add([fact.id], _array([self._new[fact.id]], self._index.width))
 
     def _look_through(self, index: Index, last: int) -> None:
@@ -81,10 +93,25 @@ class Neighbours:
         model, first = self._config.embedding.name, self._indexed_to + 1
         lacking = vectors.missing(self._store, model, first, last)
         for start in range(0, len(lacking), TEXTS):
-            self._vectors([facts.get(self._store, i) for i in lacking[start : start + TEXTS]])
+            self._embed_apart([facts.get(self._store, i) for i in lacking[start : start + TEXTS]])
         for page in vectors.compared(self._store, model, first, last):
-            index.add([v.fact_id for v in page], _array([v.data for v in page], index.width))
-        self._indexed_to = last
+            if known := [v for v in page if v.data != UNKNOWN]:
+                index.add([v.fact_id for v in known], _array([v.data for v in known], index.width))
+        self._indexed_to = max(self._indexed_to, last)  # triage may come back to an older fact
+
+    def _embed_apart(self, wanted: Sequence[Fact]) -> None:
+        """Embed facts that were decided on long ago; one that ends the worker stops no other."""
+        try:
+            self._vectors(wanted)
+        except WorkerError as error:
+            if not error.is_at_work or error.is_stop:
+                raise
+            if len(wanted) == 1:
+                self.give_up(wanted[0])
+                return
+            size = -(-len(wanted) // PARTS)
+            for start in range(0, len(wanted), size):
+                self._embed_apart(wanted[start : start + size])
 
     def _vectors(self, wanted: Sequence[Fact]) -> dict[int, bytes]:
         """Return the facts' vectors: stored ones, those of the same text, and new ones."""
@@ -98,14 +125,21 @@ class Neighbours:
         return found
 
     def _made(self, model: str, wanted: Sequence[Fact]) -> list[Vector]:
-        texts = [sentence(f.subject, f.prompts[0], f.object) for f in wanted]
-        keys = [vectors.text_key(model, text) for text in texts]
+        texts = [_text(fact) for fact in wanted]
+        keys = [self._key(fact) for fact in wanted]
         known = vectors.of_texts(self._store, keys)
         new = {k: t for k, t in zip(keys, texts, strict=True) if k not in known}
         if new:
             reply = self._embed(Embed(texts=tuple(new.values())))
             known |= dict(zip(new, _rows(reply), strict=True))
         return [Vector(f.id, key, known[key]) for f, key in zip(wanted, keys, strict=True)]
+
+    def _key(self, fact: Fact) -> str:
+        return vectors.text_key(self._config.embedding.name, _text(fact))
+
+
+def _text(fact: Fact) -> str:
+    return sentence(fact.subject, fact.prompts[0], fact.object)
 
 
 def _rows(reply: Embedded) -> list[bytes]:

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from daemon import questions, releases
+from daemon import attempts, questions, releases
 from daemon.config import Config
 from daemon.errors import Conflict
-from daemon.messages import Build, FactText
+from daemon.messages import Build, FactText, Questions
 from daemon.questions import Slot
 from daemon.releases import Release
 from daemon.store import Store, facts, shards, timestamp
 from daemon.store.facts import Fact
-from ingest import ASKED
-from policies import due
+from ingest import ASKED, Names, fill, name_key
+from policies import due, wait_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Plan:
     kept: tuple[Fact, ...]  #: of the parent's facts, in its order
     withdrawn: tuple[Fact, ...]  #: of the parent's facts: superseded by new ones, or retracted
     last_fact: int  #: newest fact known when this was planned; later subjects are asked nothing
-    batch: int | None = None  #: of the new facts
+    batch: int | None = None  #: of the new facts; None when there are none
     rewritten: tuple[int, ...] = ()  #: positions of the parent's shards that are compacted
 
     @property
@@ -47,33 +47,54 @@ class Plan:
 
 def next_plan(store: Store, config: Config, now: datetime) -> Plan | None:
     """Plan the next candidate, inside a transaction; None when there is nothing to do."""
-    return _compaction(store, config, now) or _update(store, config, now)
+    return (
+        _again(store, config, now) or _compaction(store, config, now) or _update(store, config, now)
+    )
+
+
+def _again(store: Store, config: Config, now: datetime) -> Plan | None:
+    """Take a batch that waits for another attempt, when that is due."""
+    _one_a_slot(store, now)  # a fact that came in meanwhile may have overtaken one of the batch
+    due = attempts.next_due(store, config, now)
+    if due is None:
+        return None
+    batch, new = due
+    attempts.begin_again(store, batch)
+    return _planned(store, config, new, batch, now)
 
 
 def _update(store: Store, config: Config, now: datetime) -> Plan | None:
     """Take the approved facts, oldest first and one a slot, into a new batch.
 
-    Of two approved facts of one slot the later asserted one counts.
+    Of two approved facts of one slot the later asserted one counts. Facts of a batch that waits
+    are built with that one.
     """
+    waiting = attempts.is_waiting(store)
+    free = [fact for fact in _one_a_slot(store, now) if fact.batch_id not in waiting]
+    new = free[: config.wise.batch_max_facts]
+    if new and not _only_again(store, config, new, now):
+        return _planned(store, config, new, attempts.begin(store, now), now)
     parent = releases.promoted(store).number
-    live = facts.of_release(store, parent)
-    new: dict[str, Fact] = {}
-    for fact in _one_a_slot(store, now):
-        if len(new) < config.wise.batch_max_facts:
-            new[fact.slot_key] = fact
-    if _only_again(store, config, list(new.values()), now):
-        new = {}
-    withdrawn = tuple(f for f in live if f.state != "promoted" or f.slot_key in new)
-    if not new and (not withdrawn or _refusals(store, parent) >= config.daemon.max_attempts):
-        return None  # a release that only forgets is not tried for ever
-    batch_id = store.insert("batch", {"state": "building", "created_at": timestamp(now)})
-    for fact in new.values():
-        store.transition("fact", fact.id, "batch", now, batch_id=batch_id)
+    forgets = any(fact.state != "promoted" for fact in facts.of_release(store, parent))
+    if not forgets or not _may_forget(store, config, parent, now):
+        return None
+    return _planned(store, config, (), None, now)
+
+
+def _planned(
+    store: Store, config: Config, new: Sequence[Fact], batch: int | None, now: datetime
+) -> Plan:
+    """Record a candidate that grows from the promoted release; without ``new`` it only forgets."""
+    parent = releases.promoted(store).number
+    live, slots = facts.of_release(store, parent), {fact.slot_key for fact in new}
+    withdrawn = tuple(f for f in live if f.state != "promoted" or f.slot_key in slots)
     kept = tuple(f for f in live if f not in withdrawn)
-    number, last = begin(store, config, parent, now, batch_id=batch_id)
-    data = {"to": "building", "parent": parent, "batch": batch_id, "facts": len(new)}
+    for fact in new:
+        store.transition("fact", fact.id, "batch", now, batch_id=batch)
+    number, last = begin(store, config, parent, now, batch_id=batch)
+    data = {"to": "building", "parent": parent, "batch": batch, "facts": len(new)}
     store.event("release.plan", f"release:{number}", data, now)
-    return Plan(number, parent, tuple(new.values()), kept, withdrawn, last, batch_id)
+    return Plan(number, parent, tuple(new), kept, withdrawn, last, batch)
 
 
 def _one_a_slot(store: Store, now: datetime) -> list[Fact]:
@@ -95,7 +116,7 @@ def _only_again(store: Store, config: Config, found: Sequence[Fact], now: dateti
 
     They join any batch of new facts, but do not make one by themselves again at once.
     """
-    if not found or not all(fact.attempts for fact in found):
+    if not all(fact.attempts for fact in found):
         return False
     row = store.one(
         "SELECT max(created_at) AS at FROM batch WHERE id IN (SELECT value FROM json_each(?))",
@@ -103,17 +124,29 @@ def _only_again(store: Store, config: Config, found: Sequence[Fact], now: dateti
     )
     if row is None or row["at"] is None:
         return False
-    wait = timedelta(minutes=config.daemon.retry_minutes)
-    return now < datetime.fromisoformat(row["at"]) + wait
+    return _is_recent(row["at"], timedelta(minutes=config.daemon.retry_minutes), now)
 
 
-def _refusals(store: Store, parent: int) -> int:
-    """Return how many candidates that grew from ``parent`` were refused."""
+def _is_recent(at: str, wait: timedelta, now: datetime) -> bool:
+    """Tell whether less than ``wait`` has passed; a clock set back since then counts for none."""
+    return timedelta(0) <= now - datetime.fromisoformat(at) < wait
+
+
+def _may_forget(store: Store, config: Config, parent: int, now: datetime) -> bool:
+    """Tell whether a release may be tried that only forgets: not at once again, not for ever.
+
+    One that a crash cut short was not refused by the gate, nor was one that a person asked for.
+    """
     row = store.one(
-        "SELECT count(*) AS n FROM release WHERE state = 'refused' AND parent = ?", parent
+        "SELECT count(*) AS n, max(created_at) AS at FROM release WHERE state = 'refused'"
+        " AND kind = 'update' AND batch_id IS NULL AND reason != 'interrupted' AND parent = ?",
+        parent,
     )
-    assert row is not None, "count(*) has a row"
-    return int(row["n"])
+    assert row is not None, "an aggregate has a row"
+    if row["n"] == 0:
+        return True
+    wait = wait_after(row["n"], timedelta(minutes=config.daemon.retry_minutes), 0)
+    return row["n"] < config.daemon.max_attempts and not _is_recent(row["at"], wait, now)
 
 
 def _compaction(store: Store, config: Config, now: datetime) -> Plan | None:
@@ -193,28 +226,46 @@ def recorded(store: Store, release: Release) -> Plan:
 
 def request(store: Store, config: Config, plan: Plan, parent: Path | None, folder: Path) -> Build:
     """Return what the worker needs to build ``plan`` in ``folder`` on ``parent``'s folder."""
-    live = {Slot(f.subject, f.relation) for f in plan.held}
-    withdrawn = {Slot(f.subject, f.relation) for f in plan.withdrawn}
-    changed = plan.new or _of_shards(store, plan, config)
-    chosen = questions.choose(
-        config.relations,
-        set(facts.subjects(store, plan.last_fact)),
-        live | withdrawn,
-        [Slot(f.subject, f.relation) for f in changed if f.relation != ASKED],
-        far=config.gate.far_probes,
-        seed=config.wise.seed,
-    )
-    replaced = {f.slot_key: f.object for f in plan.withdrawn}
-    new_slots = {f.slot_key for f in plan.new}
+    names = Names(config.subjects)
+    # By these settings and not as stored: keys are made anew when the names change.
+    slot_of = {f.id: names.slot_key(f.subject, f.relation) for f in (*plan.new, *plan.withdrawn)}
+    replaced: dict[str, tuple[str, ...]] = {}
+    for fact in plan.withdrawn:
+        replaced[slot_of[fact.id]] = (*replaced.get(slot_of[fact.id], ()), fact.object)
+    new_slots = {slot_of[f.id] for f in plan.new}
+    told = _Told(store, names, plan.last_fact)
+
+    def text(fact: Fact, replaces: tuple[str, ...] = ()) -> FactText:
+        return _text(fact, config, told.others(fact), replaces)
+
     return Build(
         number=plan.number,
         parent=str(parent) if parent else None,
         out=str(folder),
-        facts=tuple(_text(f, replaced.get(f.slot_key)) for f in plan.new),
-        kept=tuple(_text(f) for f in plan.kept),
-        withdrawn=tuple(_text(f) for f in plan.withdrawn if f.slot_key not in new_slots),
+        facts=tuple(text(f, replaced.get(slot_of[f.id], ())) for f in plan.new),
+        kept=tuple(map(text, plan.kept)),
+        withdrawn=tuple(text(f) for f in plan.withdrawn if slot_of[f.id] not in new_slots),
         rewritten=plan.rewritten,
-        questions=chosen,
+        questions=_questions(store, config, names, plan),
+    )
+
+
+def _questions(store: Store, config: Config, names: Names, plan: Plan) -> Questions:
+    """Choose questions, each subject under one of its names, so that no live slot is asked."""
+    known = sorted({subject for subject, _ in facts.slots(store, plan.last_fact)}, reverse=True)
+    name_of = {names.key(name): name for name in known}  # the first of its names by the alphabet
+
+    def slot(fact: Fact) -> Slot:
+        return Slot(name_of.get(names.key(fact.subject), fact.subject), fact.relation)
+
+    changed = plan.new or _of_shards(store, plan, config)
+    return questions.choose(
+        config.relations,
+        set(name_of.values()),
+        {slot(f) for f in (*plan.held, *plan.withdrawn)},
+        [slot(f) for f in changed if f.relation != ASKED],
+        far=config.gate.far_probes,
+        seed=config.wise.seed,
     )
 
 
@@ -226,12 +277,44 @@ def _of_shards(store: Store, plan: Plan, config: Config) -> tuple[Fact, ...]:
     return tuple(random.Random(f"{config.wise.seed}:{plan.number}").sample(there, sample))
 
 
-def _text(fact: Fact, replaces: str | None = None) -> FactText:
-    older = () if replaces is None else (replaces,)
+def _text(
+    fact: Fact, config: Config, others: Sequence[str], replaces: tuple[str, ...] = ()
+) -> FactText:
+    """Return a fact as it is written: asked as it is stored, and under its subject's other names.
+
+    So no name is left to answer as before; of the other names one phrasing each is a probe.
+    """
+    relation = config.relations.get(fact.relation)
+    trained = relation.prompts if relation else ()
+    probed = relation.held_out[:1] if relation else ()
     return FactText(
         id=fact.id,
         object=fact.object,
-        prompts=fact.prompts,
-        held_out=fact.held_out,
-        replaces=older,
+        prompts=(*fact.prompts, *(fill(prompt, name) for name in others for prompt in trained)),
+        held_out=(*fact.held_out, *(fill(prompt, name) for name in others for prompt in probed)),
+        replaces=replaces,
     )
+
+
+class _Told:
+    """The names under which sources have spoken of each slot.
+
+    Only these are asked, as the table spells them: a name that no source uses would take room
+    and blur the router's keys for nothing.
+    """
+
+    def __init__(self, store: Store, names: Names, last: int) -> None:
+        self._names = names
+        self._under: dict[str, set[str]] = {}  #: by slot: the keys of the names
+        slots = facts.slots(store, last)
+        several = {name for name in {subject for subject, _ in slots} if names.others(name)}
+        for subject, relation in slots:
+            if subject in several:
+                slot = names.slot_key(subject, relation)
+                self._under.setdefault(slot, set()).add(name_key(subject))
+
+    def others(self, fact: Fact) -> tuple[str, ...]:
+        """Return the names of a fact's slot other than its own, in the table's order."""
+        under = self._under.get(self._names.slot_key(fact.subject, fact.relation), ())
+        others = self._names.others(fact.subject) if under else ()
+        return tuple(name for name in others if name_key(name) in under)

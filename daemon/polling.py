@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from daemon import flapping
+from daemon import quotas, schedule
 from daemon.config import Config
-from daemon.store import Store, facts, timestamp
+from daemon.faults import fault
+from daemon.keeping import Stored, keep
+from daemon.quotas import Dropped
+from daemon.reading import is_for_reader, mark
+from daemon.schedule import Move
+from daemon.store import Store, facts, timestamp, vitals
 from ingest import (
+    Entry,
     Extractor,
     IngestError,
     Item,
@@ -23,9 +30,14 @@ from ingest import (
     poll_log,
 )
 from ingest.formats import AUTO
+from ingest.networks import Allowed
+from ingest.urls import host, redact
 
-LONGEST_BACKOFF = timedelta(hours=24)
+#: as `fetch`
+Look = Callable[["Source", Config, Extractor, datetime, int | None], Poll]
 MAX_RAW_CHARS = 4096
+#: of the interval: so much a poll may come later, so that sources added together part
+JITTER_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +47,17 @@ class Source:
     id: int
     name: str
     kind: str  #: ``feed`` or ``log``
-    location: str  #: URL or path
+    location: str = field(repr=False)  #: URL or path; may hold credentials
     tier: str
     state: str
-    allow_private: bool
+    allowed: Allowed  #: private addresses that it may be fetched from
     etag: str | None
     last_modified: str | None
     position: LogPosition | None
     failures: int
     format: str = AUTO  #: of a log's rows
+    last_full_at: datetime | None = None  #: a feed's whole document; None before the first
+    move: Move | None = None  #: where a feed says that it has moved for good
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +71,9 @@ class Polled:
     unchanged: bool = False
     more: bool = False
     error: str | None = None
+    dropped: tuple[Dropped, ...] = ()  #: facts over a quota, of whatever source
+    waits: bool = False  #: a log that was left unread until there is room for its rows
+    quota: str | None = None  #: what a log waits for, None: that triage catches up
 
 
 def extractor(config: Config) -> Extractor:
@@ -82,33 +99,66 @@ def _source(row: sqlite3.Row) -> Source:
         row["location"],
         row["tier"],
         row["state"],
-        bool(row["allow_private"]),
+        Allowed.parse((row["allow_private"],)),
         row["etag"],
         row["last_modified"],
         position,
         row["failures"],
         row["format"],
+        datetime.fromisoformat(row["last_full_at"]) if row["last_full_at"] else None,
+        schedule.move(row["moved_to"], row["moved_polls"]),
     )
 
 
 def due(store: Store, now: datetime) -> list[Source]:
     """Return the active sources whose next poll is due, longest waiting first."""
+    # What works goes before what fails: a feed that is told 429 holds up its host's others, and
+    # they would never have their turn.
     rows = store.rows(
-        "SELECT * FROM source WHERE state = 'active' AND next_poll_at <= ? ORDER BY next_poll_at",
+        "SELECT * FROM source WHERE state = 'active' AND next_poll_at <= ?"
+        " ORDER BY next_poll_at, failures, id",
         timestamp(now),
     )
     return [_source(row) for row in rows]
 
 
-def poll(store: Store, source: Source, config: Config, extract: Extractor, now: datetime) -> Polled:
-    """Poll one source and store the result; a source that fails is backed off, not lost."""
+def due_in_turn(store: Store, clock: Callable[[], datetime]) -> Iterator[Source]:
+    """Yield each source that is due once, looked up anew before each.
+
+    What one poll brings may hold up the next: a host that is busy, an operator who pauses it.
+    """
+    seen: set[int] = set()
+    while waiting := [source for source in due(store, clock()) if source.id not in seen]:
+        seen.add(waiting[0].id)
+        yield waiting[0]
+
+
+def poll(
+    store: Store,
+    source: Source,
+    config: Config,
+    extract: Extractor,
+    now: datetime,
+    look: Look | None = None,
+) -> Polled:
+    """Poll one source and store the result; a source that fails is backed off, not lost.
+
+    ``look`` fetches in another way than `fetch`; what it raises leaves the source as it was.
+    """
+    rows = None
+    if source.kind == "log":
+        rows, quota = quotas.log_room(store, source.id, config, now)
+        if not rows:
+            return _wait(store, source, config, quota, now)
     try:
-        found = fetch(source, config, extract, now)
+        found = (look or fetch)(source, config, extract, now, rows)
     except IngestError as error:
         _note_failure(store, source, config, error, now)
         return Polled(source.name, error=str(error))
+    fault("poll.fetched")
     with store.write():
-        entries, kept = _store_items(store, source, found.items, now)
+        entries, new = _store_items(store, source, config, found.items, now)
+        dropped = quotas.enforce(store, source.id, new, config, now) if new else ()
         for letter in found.dead:
             row = {"source_id": source.id, "received_at": timestamp(now)}
             row |= {"location": letter.location, "code": letter.code, "message": letter.message}
@@ -116,31 +166,58 @@ def poll(store: Store, source: Source, config: Config, extract: Extractor, now: 
                 {**row, "raw": letter.raw[:MAX_RAW_CHARS]}, ignore=True
             )
         _note_success(store, source, config, found, now)
-    return Polled(source.name, entries, kept, len(found.dead), found.not_modified, found.more)
+        vitals.count_poll(store, source.id, "", found.received_bytes)
+    fault("poll.stored")
+    return Polled(
+        source.name,
+        entries,
+        len(new),
+        len(found.dead),
+        found.not_modified,
+        found.more,
+        dropped=dropped,
+    )
 
 
-def fetch(source: Source, config: Config, extract: Extractor, now: datetime) -> Poll:
-    """Fetch or read what is new at a source; writes nothing. Raises IngestError."""
+def _wait(store: Store, source: Source, config: Config, quota: str | None, now: datetime) -> Polled:
+    """Leave a log unread: for a day's quota until the next poll, for triage until it gets on."""
+    if quota is not None:
+        wait = timedelta(minutes=config.ingest.poll_interval_minutes)
+        with store.write():
+            store.table("source").update(source.id, {"next_poll_at": timestamp(now + wait)})
+    return Polled(source.name, waits=True, quota=quota)
+
+
+def fetch(
+    source: Source, config: Config, extract: Extractor, now: datetime, rows: int | None = None
+) -> Poll:
+    """Fetch or read what is new at a source; writes nothing. Raises IngestError.
+
+    ``rows`` is how many to read of a log, None for as many as a poll may.
+    """
     if source.kind == "log":
-        limit = config.ingest.max_rows_per_poll
+        limit = rows or config.ingest.max_rows_per_poll
         path = Path(source.location)
         return poll_log(path, source.position, extract, limit, now, source.format)
+    whole = schedule.is_full_due(source.last_full_at, now)
     return poll_feed(
         source.location,
-        etag=source.etag,
-        last_modified=source.last_modified,
+        etag=None if whole else source.etag,
+        last_modified=None if whole else source.last_modified,
         extractor=extract,
         now=now,
-        allow_private=source.allow_private,
+        allowed=source.allowed,
         limits=Limits(total_seconds=config.ingest.timeout_seconds),
+        ca_file=config.ingest.ca_file,
     )
 
 
 def _store_items(
-    store: Store, source: Source, items: tuple[Item, ...], now: datetime
-) -> tuple[int, int]:
-    """Store entries not seen before and the facts in them; return how many of each."""
-    entries = kept = 0
+    store: Store, source: Source, config: Config, items: tuple[Item, ...], now: datetime
+) -> tuple[int, list[int]]:
+    """Store entries not seen before and the facts in them; return how many, and which facts."""
+    entries, new = 0, list[int]()
+    received = facts.receive_time(store, now)
     for item in items:
         entry = item.entry
         published = timestamp(entry.published) if entry.published else None
@@ -154,33 +231,41 @@ def _store_items(
             "received_at": timestamp(now),
             "raw": entry.raw,
         }
-        if store.one(
-            "SELECT id FROM entry WHERE source_id = ? AND key = ? AND content_hash = ?",
-            source.id,
-            entry.key,
-            entry.content_hash,
-        ):
+        if is_stored(store, source.id, entry):
             continue
         entry_id = store.insert("entry", row)
         entries += 1
-        # A source's own date orders facts only where the operator trusts the source.
-        dated = entry.published if source.tier == "trusted" else None
-        doubt = flapping.reason(store, source.id, entry.key, now)
-        for candidate in item.candidates:
-            number = facts.insert(store, candidate, entry_id, source.tier, dated or now, now)
-            # One that is held is no news, however often its entry changes: triage sees to it.
-            if doubt and not facts.held_before(store, number):
-                store.transition("fact", number, "quarantine", now, doubt)
-            kept += 1
-    return entries, kept
+        stored = Stored(entry_id, entry.key, source.id, source.tier, entry.published, received)
+        new += keep(store, stored, item.candidates, received)
+        if is_for_reader(item, config):
+            mark(store, entry_id, item, now)
+    return entries, new
+
+
+def is_stored(store: Store, source_id: int, entry: Entry) -> bool:
+    """Tell whether a source delivered an entry before, with the same content."""
+    sql = "SELECT id FROM entry WHERE source_id = ? AND key = ? AND content_hash = ?"
+    return store.one(sql, source_id, entry.key, entry.content_hash) is not None
+
+
+def _interval(config: Config) -> timedelta:
+    return timedelta(minutes=config.ingest.poll_interval_minutes)
+
+
+def _is_elsewhere(store: Store, source: Source) -> bool:
+    """Tell whether the operator gave the source another URL while it was polled.
+
+    What the old one said about the next poll, its validators above all, is nothing to the new one.
+    """
+    row = store.one("SELECT location FROM source WHERE id = ?", source.id)
+    return row is None or row["location"] != source.location
 
 
 def _note_success(store: Store, source: Source, config: Config, found: Poll, now: datetime) -> None:
-    wait = timedelta(minutes=config.ingest.poll_interval_minutes)
-    if found.more:
-        wait = timedelta(0)
-    elif found.retry_after:
-        wait = max(wait, timedelta(seconds=found.retry_after))
+    if _is_elsewhere(store, source):
+        return
+    wait = schedule.after_success(_interval(config), found.more, found.retry_after)
+    wait *= 1 + JITTER_SHARE * random.random()
     values: dict[str, object] = {
         "next_poll_at": timestamp(now + wait),
         "last_ok_at": timestamp(now),
@@ -189,6 +274,10 @@ def _note_success(store: Store, source: Source, config: Config, found: Poll, now
         "etag": found.etag,
         "last_modified": found.last_modified,
     }
+    if source.kind == "feed":
+        values |= _noted_move(store, source, found, now)
+        if not found.not_modified:
+            values["last_full_at"] = timestamp(now)
     if found.position:
         values |= {
             "log_offset": found.position.offset,
@@ -199,24 +288,54 @@ def _note_success(store: Store, source: Source, config: Config, found: Poll, now
     store.table("source").update(source.id, values)
 
 
+def _noted_move(store: Store, source: Source, found: Poll, now: datetime) -> dict[str, object]:
+    """Return the columns that say where a feed has moved; an event when that is proposed anew."""
+    move = schedule.next_move(source.move, found.moved_to)
+    if move is None:
+        return {"moved_to": None, "moved_polls": 0}
+    if move.polls == schedule.PROPOSE_AFTER:
+        data = {"name": source.name, "location": redact(source.location), "to": redact(move.url)}
+        store.event("source.moved", f"source:{source.id}", data, now)
+    return {"moved_to": move.url, "moved_polls": move.polls}
+
+
 def _note_failure(
     store: Store, source: Source, config: Config, error: IngestError, now: datetime
 ) -> None:
-    """Back off with full jitter; a feed that is gone for good is not asked again."""
-    base = timedelta(minutes=max(1.0, config.ingest.poll_interval_minutes))
-    longest = min(LONGEST_BACKOFF, base * 2 ** min(source.failures, 12))
-    wait = max(timedelta(minutes=1), longest * random.random())
+    """Back off; a feed that is gone for good is not asked again until the operator resumes it."""
     asked = getattr(error, "retry_after", None)
-    if asked:
-        wait = max(wait, timedelta(seconds=asked))
-    values = {
+    wait = schedule.after_failure(_interval(config), source.failures, asked, random.random())
+    values: dict[str, object] = {
         "next_poll_at": timestamp(now + wait),
         "failures": source.failures + 1,
         "last_error": str(error),
     }
-    if error.code == "fetch.gone":
-        values["state"] = "gone"
     with store.write():
+        if _is_elsewhere(store, source):
+            return
         store.table("source").update(source.id, values)
+        vitals.count_poll(store, source.id, error.code)
         if error.code == "fetch.gone":
-            store.event("source.gone", f"source:{source.id}", {"name": source.name}, now)
+            _note_gone(store, source, error, now)
+        busy = getattr(error, "busy_host", None)
+        if busy and asked:
+            _hold_host(store, busy, now + timedelta(seconds=asked))
+
+
+def _note_gone(store: Store, source: Source, error: IngestError, now: datetime) -> None:
+    gone = store.connection.execute(
+        "UPDATE source SET state = 'gone' WHERE id = ? AND state = 'active'", (source.id,)
+    )
+    if gone.rowcount:  # else the operator paused or removed it meanwhile
+        data = {"name": source.name, "from": source.state, "to": "gone", "reason": str(error)}
+        store.event("source.gone", f"source:{source.id}", data, now)
+
+
+def _hold_host(store: Store, busy: str, until: datetime) -> None:
+    """Let a host's feeds wait: it said 429, which is meant for us and not for one feed."""
+    for row in store.rows("SELECT id, location FROM source WHERE kind = 'feed'"):
+        if host(row["location"]) == busy:
+            store.connection.execute(
+                "UPDATE source SET next_poll_at = max(next_poll_at, ?) WHERE id = ?",
+                (timestamp(until), row["id"]),
+            )

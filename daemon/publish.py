@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon import __version__
+from daemon.faults import fault
 from daemon.measured import Measured
 from daemon.store import Store, facts, timestamp
 from daemon.store.facts import Fact
@@ -58,6 +59,7 @@ def publish(
     lines = (json.dumps(_line(store, f), sort_keys=True, ensure_ascii=False) for f in held)
     (folder / "facts.jsonl").write_text("".join(f"{line}\n" for line in lines), "utf-8")
     (folder / "README.md").write_text(_card(number, parent, held, built), "utf-8")
+    fault("publish.written")
     fields = {
         "release": number,
         "parent": parent,
@@ -71,9 +73,12 @@ def publish(
     digest = manifest.seal(folder, fields)
     for path in folder.iterdir():
         path.chmod(0o400)
+    fault("publish.sealed")
     name = f"{number:06d}-{digest[:8]}"
     os.rename(folder, folder.parent / name)
+    fault("publish.renamed")
     sync_folder(folder.parent)
+    fault("publish.synced")
     return Published(name, digest)
 
 
@@ -94,7 +99,9 @@ def point(link: Path, folder: Path | None) -> None:
         fresh = link.with_name(f".{link.name}.new")
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(os.path.relpath(folder, link.parent))
+        fault("link.made")
         os.replace(fresh, link)
+    fault("link.replaced")
     sync_folder(link.parent)
 
 

@@ -15,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from daemon.errors import Conflict, IntegrityError, NotFound, Refused
+from daemon.faults import fault
 from daemon.measured import Measured
 from daemon.publish import ASIDE, TEMPORARY, point
 from daemon.state import State
@@ -138,7 +139,9 @@ def promote(
         _move_pointer(store, number, now, reason)
         if then_hold is not None:
             hold(store, "promote", then_hold, now)
+    fault("promote.moved")
     relink(state, store)
+    fault("promote.linked")
 
 
 def _check_unattended(store: Store, number: int, after: int) -> None:
@@ -315,8 +318,10 @@ def prune(state: State, store: Store, keep: int, now: datetime, reason: str = ""
         folder = folder_of(state, get(store, number))
         with store.write():
             store.transition("release", number, "prune", now, why)
+        fault("prune.marked")
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
+        fault("prune.deleted")
     return gone
 
 
@@ -327,12 +332,16 @@ def reconcile(state: State, store: Store, now: datetime) -> list[str]:
     folders that no row speaks of are set aside; a promoted release whose files are damaged gives
     way to the newest good one.
     """
-    done = [*_drop_unfinished(store, now), *_tidy_folders(state, store)]
+    done = _drop_unfinished(store, now)
+    fault("reconcile.dropped")
+    done += _tidy_folders(state, store)
+    fault("reconcile.tidied")
     current = promoted(store)
     try:
         check_files(state, current)
     except IntegrityError as error:
         done.append(_fall_back(state, store, current, error, now))
+    fault("reconcile.checked")
     relink(state, store)
     return done
 

@@ -1,32 +1,42 @@
 """The daemon: poll, triage and cycle when due. Composition only; the rules lie elsewhere.
 
-APScheduler only says when. All work waits in the store, so killing the process loses none.
+All work waits in the store, so killing the process loses none.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from types import FrameType
-from typing import Any
+import os
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
+from structlog.contextvars import bound_contextvars
+
+from daemon import attempts, log_files, polling, progress, readers, releases
 from daemon import log as status_log
-from daemon import polling, progress, releases
-from daemon.child import Worker, WorkerError
+from daemon import reload as reloading
+from daemon.child import Limits, Worker, WorkerError
 from daemon.config import Config
 from daemon.cycle import Done, cycle
 from daemon.errors import WisedError
-from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded
+from daemon.log_events import OUTCOMES
+from daemon.loop import Loop
+from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded, Read, ReadText, Request
+from daemon.observe.observer import observed
+from daemon.observe.pulse import Pulse, Watched
+from daemon.patience import GivenUp, wait_for
+from daemon.polling import Polled
+from daemon.reading import Reads
+from daemon.signals import Asked, handled
 from daemon.state import State
-from daemon.store import Store
+from daemon.store import Store, clock, keys
 from daemon.triage import Triage
+from ingest import Extractor, Poll
 
+T = TypeVar("T")
 STAGES = frozenset({"ingest", "edit"})
-ASK_BUDGET_SECONDS = 1800.0
-TICK_SECONDS = 1.0  #: how often the main loop looks for due work and signals
+POLL_GRACE_SECONDS = 120.0  #: for reading and storing what was fetched within its own limit
 
 
 def now() -> datetime:
@@ -35,46 +45,152 @@ def now() -> datetime:
 
 
 class Service:
-    """One daemon on one state folder; `poll_due` and `work` are single steps."""
+    """One daemon on one state folder; `poll_due` and `work` are single steps.
 
-    def __init__(self, state: State, store: Store, config: Config, log: Any) -> None:
-        self.state, self.store, self.config, self.log = state, store, config, log
-        self.stop = threading.Event()
-        self._worker = Worker(state.config_file, state.logs / "worker.log", self.stop)
+    ``asked`` says when to end; without it, nothing but a signal's default does.
+    """
+
+    def __init__(
+        self, state: State, store: Store, config: Config, log: Any, asked: Asked | None = None
+    ) -> None:
+        self.state, self.store, self.log = state, store, log
+        self.asked = asked or Asked(config.daemon.shutdown_grace_seconds)
+        self._broken_off: str | None = None  #: why a cycle left files and rows out of line
+        self.pulse = Pulse()
+        log_files.trim(state.logs / "worker.log", config.log.file_max_mb)
+        self._take_over(config)
+
+    def _take_over(self, config: Config) -> None:
+        """Let a configuration be in force; the worker starts anew with it."""
+        self.state.write_running(config)  # first: it may find the disk full
+        self.config, section = config, config.daemon
+        limits = Limits(section.worker_silence_seconds, section.worker_memory_mb)
+        log = self.state.logs / "worker.log"
+        should_stop = Watched(self.pulse, self.asked)
+        self._worker = Worker(self.state.running_file, log, should_stop, limits)
         self._extract = polling.extractor(config)
-        self._triage = Triage(store, config, self._embed, self._ask)
+        reader = readers.configured(config, self._read, self.asked)
+        self._reads = Reads(self.store, config, reader, self._extract, self.log)
+        self._triage = Triage(self.store, config, self._embed, self._ask)
 
     def start(self) -> None:
         """Undo what the last end left half done."""
-        for line in releases.reconcile(self.state, self.store, now()):
-            self.log.warning("state.reconciled", what=line)
+        with self.pulse.during("start"):
+            if clock.is_behind(self.store, now()):
+                self.log.warning("clock.was_set", by_seconds=None)
+                clock.let_all_be_due(self.store, now())
+            for line in attempts.note_interrupted(self.store, self.config, now()):
+                self.log.warning("state.reconciled", what=line)
+            self._reconcile()
+            self._renew_keys()
+        self.pulse.ready()
         number = releases.promoted(self.store).number
         self.log.info("daemon.ready", release=number)
 
+    def _renew_keys(self) -> None:
+        if found := keys.renew(self.store, self.config.subjects, now()):
+            self.log.info("facts.rekeyed", facts=found.facts, disputed_slots=found.disputed)
+
+    def _reconcile(self) -> None:
+        for line in releases.reconcile(self.state, self.store, now()):
+            self.log.warning("state.reconciled", what=line)
+
+    def reload(self) -> bool:
+        """Take over the configuration on disk, all of it or nothing; False when it was refused."""
+        try:
+            config = self.state.config()
+            keys = reloading.changed(self.config, config)
+            reloading.check(keys)
+        except WisedError as error:
+            self.log.error("config.refused", error=str(error), hint=error.hint)
+            return False
+        if keys:
+            with self.store.write():
+                self.store.event("config.reload", "config", {"changed": list(keys)}, now())
+            self._worker.kill()
+            self._take_over(config)
+            self._renew_keys()
+        self.log.info("config.reloaded", changed=list(keys))
+        return True
+
+    def clock_was_set(self, by: timedelta) -> None:
+        """Let all that waits be due when the wall clock went back: its times lie in the future."""
+        if by < timedelta(0):
+            clock.let_all_be_due(self.store, now())
+
     def poll_due(self) -> int:
-        """Poll every due source once; return how many were polled."""
+        """Poll every due source once; return how many were, without logs that wait for room."""
         if "ingest" in releases.holds(self.store):
             return 0
-        sources = polling.due(self.store, now())
-        for source in sources:
-            if self.stop.is_set():
+        polled = 0
+        for source in polling.due_in_turn(self.store, now):
+            if self.asked.to_drain:
                 break
-            found = polling.poll(self.store, source, self.config, self._extract, now())
-            fields = {"source": found.source, "entries": found.entries, "facts": found.facts}
-            if found.error:
-                self.log.warning("source.failed", source=found.source, error=found.error)
-            else:
-                self.log.info("source.polled", **fields, dead=found.dead, unchanged=found.unchanged)
-        return len(sources)
+            budget = self.config.ingest.timeout_seconds + POLL_GRACE_SECONDS
+            try:
+                with self.pulse.during("ingest", budget), bound_contextvars(source=source.name):
+                    found = polling.poll(
+                        self.store, source, self.config, self._extract, now(), self._look
+                    )
+            except GivenUp:
+                break
+            self._report_poll(found)
+            polled += not found.waits
+        return polled
+
+    def _report_poll(self, found: Polled) -> None:
+        fields = {"source": found.source, "entries": found.entries, "facts": found.facts}
+        if found.error:
+            self.log.warning("source.failed", source=found.source, error=found.error)
+        elif found.quota:
+            self.log.warning("source.waits", source=found.source, quota=found.quota)
+        elif not found.waits:
+            self.log.info("source.polled", **fields, dead=found.dead, unchanged=found.unchanged)
+        for one in found.dropped:
+            self.log.warning("facts.dropped", source=one.source, quota=one.quota, facts=one.facts)
+
+    def _look(
+        self,
+        source: polling.Source,
+        config: Config,
+        extract: Extractor,
+        at: datetime,
+        rows: int | None,
+    ) -> Poll:
+        """Fetch what is new at a source; a slow one must not keep the daemon from ending."""
+        return wait_for(lambda: polling.fetch(source, config, extract, at, rows), self.asked)
+
+    def read_due(self) -> int:
+        """Let the reader read entries that wait for it; return how many it got on with."""
+        if "ingest" in releases.holds(self.store):
+            return 0
+        with self.pulse.during("read"):
+            return self._reads.run(now)
 
     def work(self) -> bool:
-        """Triage what was received and run one cycle; True when there was something to do."""
+        """Triage what was received and run one cycle; True when there was something to do.
+
+        Raises WorkerError when the worker can't even begin with triage and nothing else was done.
+        """
         if "edit" in releases.holds(self.store):
             return False
-        sorted_out = self._sort_out()
-        done = cycle(self.state, self.store, self.config, self._build, now)
-        if done is not None:
-            self._report(done)
+        with self.pulse.during("edit"):
+            return self._work()
+
+    def _work(self) -> bool:
+        if self._broken_off is not None:
+            attempts.put_off(self.store, self.config, self._broken_off, now())
+            self._reconcile()
+            self._broken_off = None
+        try:
+            sorted_out, trouble = self._sort_out(), None
+        except WorkerError as error:
+            if error.is_stop:
+                raise
+            sorted_out, trouble = 0, error
+        done = self._cycle()
+        if done is None and trouble is not None:
+            raise trouble
         waits = done is not None and done.outcome == "verified"
         return bool(sorted_out) or (done is not None and not waits)
 
@@ -82,23 +198,55 @@ class Service:
         """End the worker."""
         self._worker.kill()
 
+    def _cycle(self) -> Done | None:
+        """Run a cycle; what one leaves that a full disk breaks off is tidied before the next."""
+        try:
+            done = cycle(self.state, self.store, self.config, self._build, now)
+        except WorkerError:
+            raise  # a stop, and all is in line
+        except (WisedError, sqlite3.Error, OSError) as error:
+            self._broken_off = str(error)
+            raise
+        if done is not None:
+            self._report(done)
+        return done
+
     def _sort_out(self) -> int:
         current = releases.folder_of(self.state, releases.promoted(self.store))
         place = str(current) if current else None
-        count = self._triage.run(place, now())
-        if count:
-            self.log.info("facts.triaged", facts=count)
-        return count
+        sorted_out = self._triage.run(place, now())
+        if sorted_out.error is not None:
+            fields = {"facts": sorted_out.facts, "quarantined": sorted_out.quarantined}
+            self.log.error("triage.failed", error=str(sorted_out.error), **fields)
+        elif sorted_out.facts:
+            self.log.info("facts.triaged", facts=sorted_out.facts)
+        return sorted_out.facts
+
+    def _request(self, request: Request, expect: type[T], budget_minutes: float) -> T:
+        """Ask the worker, unless the daemon is to stop: then nothing new is begun."""
+        if self.asked.to_drain:
+            raise WorkerError("worker.stopped", "the daemon is stopping")
+        budget = 60 * budget_minutes
+        with progress.shown(self.log, self.pulse.report) as report, self.pulse.asking(budget):
+            return self._worker.request(request, expect, budget, report)
 
     def _embed(self, request: Embed) -> Embedded:
-        with progress.shown(self.log, self.state.progress_file) as report:
-            return self._worker.request(request, Embedded, ASK_BUDGET_SECONDS, report)
+        return self._request(request, Embedded, self.config.daemon.embed_budget_minutes)
 
     def _ask(self, request: Ask) -> Answers:
-        with progress.shown(self.log, self.state.progress_file) as report:
-            return self._worker.request(request, Answers, ASK_BUDGET_SECONDS, report)
+        return self._request(request, Answers, self.config.daemon.ask_budget_minutes)
+
+    def _read(self, request: Read) -> ReadText:
+        # The model watches its own time; the rest is for loading it.
+        budget = self.config.daemon.ask_budget_minutes + request.timeout_seconds / 60
+        return self._request(request, ReadText, budget)
 
     def _build(self, request: Build) -> Built:
+        batch = releases.get(self.store, request.number).batch_id
+        with bound_contextvars(release=request.number, batch=batch):
+            return self._built(request)
+
+    def _built(self, request: Build) -> Built:
         self.log.info(
             "release.building",
             release=request.number,
@@ -106,12 +254,10 @@ class Service:
             kept=len(request.kept),
             withdrawn=len(request.withdrawn),
         )
-        budget = self.config.daemon.build_budget_minutes * 60
-        with progress.shown(self.log, self.state.progress_file) as report:
-            built = self._worker.request(request, Built, budget, report)
+        built = self._request(request, Built, self.config.daemon.build_budget_minutes)
         measures = {name: f"{m.right}/{m.asked}" for name, m in built.measures.items()}
         for miss in built.misses:
-            self.log.info("probe.missed", release=request.number, **miss.model_dump())
+            self.log.debug("probe.missed", release=request.number, **miss.model_dump())
         figures = {name: round(value, 5) for name, value in built.figures.items()}
         self.log.info("release.measured", release=request.number, **measures, figures=figures)
         return built
@@ -123,95 +269,37 @@ class Service:
             "set_aside": done.set_aside,
             "reasons": list(done.reasons),
         }
-        level = self.log.info if done.outcome in ("promoted", "verified") else self.log.error
-        level(f"release.{done.outcome}", **fields)
-
-
-@contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    """Let SIGTERM and SIGINT set ``stop``; handlers do nothing else."""
-
-    def ask_to_stop(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {s: signal.signal(s, ask_to_stop) for s in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if done.outcome == "failed":
+            self.pulse.failed("worker", "; ".join(done.reasons))
+        else:
+            self.pulse.succeeded("worker")
+        if done.outcome in ("promoted", "verified"):
+            self.log.info(OUTCOMES[done.outcome], **fields)
+        else:
+            self.log.error(OUTCOMES[done.outcome], **fields)
 
 
 def run(state: State, *, once: bool = False, stages: frozenset[str] = STAGES) -> int:
     """Run the daemon in the foreground; ``once`` drains what is due and returns.
 
-    Raises NotRunning when another daemon holds the lock, UsageError for a bad configuration.
+    Returns 0, or 128 and the signal's number when a second signal stopped it at once. Raises
+    NotRunning when another daemon holds the lock, UsageError for a bad configuration.
     """
     config = state.config()
-    with state.lock(), state.store() as store:
-        log = status_log.setup(state.logs)
-        service = Service(state, store, config, log)
-        with _signals(service.stop):
+    asked = Asked(config.daemon.shutdown_grace_seconds)
+    with state.lock(), state.store() as store, handled(asked, state.logs):
+        log = status_log.setup(state.logs, config.log)
+        service = Service(state, store, config, log, asked)
+        loop = Loop(service, asked, stages, log, now)
+        watch = (state, config.metrics, log, service.pulse, lambda: asked.to_drain, os.environ)
+        with closing(status_log), observed(*watch):
             try:
                 service.start()
-                _drain(service, stages) if once else _serve(service, stages)
+                loop.drain() if once else loop.run()
             except WorkerError as error:
-                if error.code != "worker.stopped":
+                if not error.is_stop:
                     raise
             finally:
                 service.close()
                 log.info("daemon.stopped")
-    return 0
-
-
-def _drain(service: Service, stages: frozenset[str]) -> None:
-    """Do all that is due, until nothing is."""
-    busy = True
-    while busy and not service.stop.is_set():
-        busy = "ingest" in stages and service.poll_due() > 0
-        if "edit" in stages and not service.stop.is_set():
-            busy = service.work() or busy
-
-
-def _serve(service: Service, stages: frozenset[str]) -> None:
-    """Work when the scheduler says so, until a signal asks to stop.
-
-    The scheduler's jobs only set flags, so a long cycle never piles up runs behind it.
-    """
-    from apscheduler.schedulers.background import BackgroundScheduler
-
-    due = {"ingest": threading.Event(), "edit": threading.Event()}
-    scheduler = BackgroundScheduler(timezone=UTC)
-    periods = {"ingest": TICK_SECONDS, "edit": service.config.daemon.cycle_interval_seconds}
-    for stage in sorted(stages):
-        due[stage].set()  # the first look is now
-        scheduler.add_job(
-            due[stage].set,
-            "interval",
-            seconds=periods[stage],
-            id=stage,
-            coalesce=True,
-            max_instances=1,
-            misfire_grace_time=None,
-        )
-    scheduler.start()
-    try:
-        while not service.stop.wait(TICK_SECONDS):
-            _step(service, due)
-    finally:
-        scheduler.shutdown(wait=False)
-
-
-def _step(service: Service, due: dict[str, threading.Event]) -> None:
-    """Do what the scheduler flagged; a failure is logged and tried again at the next flag."""
-    for stage, act in (("ingest", service.poll_due), ("edit", service.work)):
-        if not due[stage].is_set() or service.stop.is_set():
-            continue
-        due[stage].clear()
-        try:
-            if act() and stage == "edit":
-                due[stage].set()  # a backlog is worked off without waiting for the next flag
-        except WisedError as error:
-            if service.stop.is_set():
-                return
-            service.log.error("work.failed", stage=stage, error=str(error), hint=error.hint)
+    return asked.exit_code

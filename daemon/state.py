@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -13,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.errors import NotFound, NotRunning
-from daemon.store import FILE, Store
+from daemon.errors import Conflict, NotFound, NotRunning
+from daemon.store import FILE, Store, keys
 
 if TYPE_CHECKING:
     from daemon.config import Config
@@ -47,14 +49,19 @@ class State:
         return self.folder / "logs"
 
     @property
-    def progress_file(self) -> Path:
-        """How far the running daemon's work is; there only while it works."""
-        return self.folder / "progress.json"
+    def status_file(self) -> Path:
+        """What ``wised status --json`` prints, written by the running daemon."""
+        return self.folder / "status.json"
 
     @property
     def lock_file(self) -> Path:
         """Held by the running daemon."""
         return self.folder / "lock"
+
+    @property
+    def running_file(self) -> Path:
+        """The configuration that the daemon took over last; its worker reads this one."""
+        return self.folder / "running.json"
 
     def config(self) -> Config:
         """Read the configuration; raises UsageError that lists every problem."""
@@ -62,6 +69,12 @@ class State:
 
         self.check()
         return config.load(self.config_file)
+
+    def write_running(self, config: Config) -> None:
+        """Write down the configuration in force: `config.toml` may change at any time."""
+        temporary = self.running_file.with_suffix(".tmp")
+        temporary.write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
+        temporary.replace(self.running_file)
 
     def store(self, actor: str = "daemon", *, read_only: bool = False) -> Store:
         """Open the database."""
@@ -100,6 +113,27 @@ class State:
             os.ftruncate(handle, 0)
             os.close(handle)
 
+    def signal(self, *numbers: signal.Signals) -> int:
+        """Send signals to the running daemon, one after the other; return its process id.
+
+        Raises NotRunning when there is none, Conflict when it runs on another machine.
+        """
+        holder = self.daemon()
+        if holder is None:
+            raise NotRunning(f"no wised runs on {self.folder}", hint="wised run starts one")
+        found = re.match(r"pid (\d+) on (\S+)", holder)
+        if found is None:
+            raise NotRunning(f"{self.lock_file}: a wised is starting or ending: {holder!r}")
+        if found[2] != socket.gethostname():
+            raise Conflict(f"that wised runs elsewhere: {holder}", hint=f"log in to {found[2]}")
+        pid = int(found[1])
+        try:
+            for number in numbers:
+                os.kill(pid, number)
+        except ProcessLookupError as error:
+            raise NotRunning(f"pid {pid} has just ended") from error
+        return pid
+
     def daemon(self) -> str | None:
         """Return who holds the lock, or None when no daemon runs."""
         if not self.lock_file.exists():
@@ -134,11 +168,12 @@ def init(folder: Path, now: datetime, config_text: str | None = None) -> State:
     if not state.config_file.exists():
         text = config_text or config.default_file().read_text("utf-8")
         state.config_file.write_text(text, "utf-8")
-    config.load(state.config_file)
+    held = config.load(state.config_file)
     with Store(folder, actor="init") as store, store.write():
         if store.one("SELECT number FROM release") is None:
             at = now.astimezone(UTC).isoformat(timespec="microseconds")
             row = {"number": 0, "state": "promoted", "created_at": at, "promoted_at": at}
             store.table("release").insert(row)
             store.event("release.bare", "release:0", {"to": "promoted"}, now)
+            keys.record(store, held.subjects)
     return state

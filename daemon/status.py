@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
-from daemon import progress, releases
-from daemon.progress import Work
+from daemon import attempts, quotas, releases, schedule
+from daemon.attempts import Waiting
+from daemon.observe.pulse import Work
+from daemon.quotas import Dropped
 from daemon.releases import Release
 from daemon.state import State
-from daemon.store import Store, facts, shards
+from daemon.store import Store, facts, keys, shards
+from daemon.store.facts import Fact
 from daemon.store.shards import Shard
+from ingest import Names, redact, same_object
 
 #: failed polls in a row from which a source counts as unhealthy; one or two are weather
 FAILING_FROM = 3
+DISPUTES_TOLD = 5  #: slots with several answers that a problem line each is given to
+MAX_STATUS_BYTES = 4_000_000  #: of `status.json` that is looked at
 #: states of facts that are on their way into a release
 WAITING = ("received", "pending", "conflicting", "quarantined", "approved")
+#: marked entries; those of removed sources are never read
+UNREAD = (
+    "SELECT count(*) AS n FROM unread JOIN entry ON entry.id = entry_id"
+    " JOIN source ON source.id = source_id WHERE source.state != 'removed'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +41,8 @@ class SourceHealth:
     failures: int  #: in a row
     last_error: str | None
     last_ok_at: datetime | None  #: None before the first good poll
+    location: str = ""  #: as shown: without passwords and query values
+    proposed_url: str | None = None  #: where it says it has moved for good; as shown
 
     @property
     def is_failing(self) -> bool:
@@ -51,7 +65,11 @@ class Status:
     newest: Release  #: the newest release of all
     holds: Mapping[str, str]  #: reason by kind of work
     dead_letters: int
-    work: Work | None = None  #: what the daemon does now; None when it waits or doesn't run
+    dropped: tuple[Dropped, ...]  #: facts over a quota in the last 24 hours, by source and quota
+    unread: int  #: entries that a language model is still to read
+    disputes: tuple[tuple[Fact, ...], ...]  #: promoted facts of one slot that say different things
+    work: Work | None  #: what the daemon does now; None when it waits or doesn't run
+    waiting: tuple[Waiting, ...] = ()  #: batches that failed and are tried again, the next first
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -61,17 +79,31 @@ class Status:
             for s in self.sources
             if s.state == "active" and s.failures >= FAILING_FROM
         ]
+        found += [f"source {s.name} is gone" for s in self.sources if s.state == "gone"]
         found += [f"{kind} is on hold: {reason}" for kind, reason in self.holds.items()]
         if self.newest.state == "refused":
             found.append(f"release {self.newest.number} was refused: {self.newest.reason}")
+        found += [_dispute(one) for one in self.disputes[:DISPUTES_TOLD]]
+        if (more := len(self.disputes) - DISPUTES_TOLD) > 0:
+            found.append(f"{more} more slots have several answers")
         return tuple(found)
 
 
-def read(state: State, store: Store) -> Status:
+def _dispute(one: tuple[Fact, ...]) -> str:
+    said = ", ".join(f"fact {f.id} ({f.subject}) {f.object!r}" for f in one)
+    return f"one slot, several answers: {said}; wised fact retract ID takes back what is wrong"
+
+
+def read(state: State, store: Store, now: datetime) -> Status:
     """Read how the service stands; ``store`` may be open read-only."""
+    daemon = state.daemon()
+    return collect(store, daemon, _work(state) if daemon is not None else None, now)
+
+
+def collect(store: Store, daemon: str | None, work: Work | None, now: datetime) -> Status:
+    """Read how the service stands where it is known who holds the lock and what that does."""
     every = releases.newest_first(releases.all_releases(store))
     current = releases.promoted(store)
-    daemon = state.daemon()
     return Status(
         daemon=daemon,
         release=current,
@@ -84,9 +116,37 @@ def read(state: State, store: Store) -> Status:
         newest=every[0],
         holds=releases.holds(store),
         dead_letters=_count(store, "SELECT count(*) AS n FROM dead_letter"),
-        # What a killed daemon left there is no work.
-        work=None if daemon is None else progress.read(state.progress_file),
+        dropped=quotas.since(store, now - quotas.DAY),
+        unread=_count(store, UNREAD),
+        disputes=tuple(_disputes(store)),
+        work=work,
+        waiting=tuple(attempts.waiting(store)),
     )
+
+
+def _disputes(store: Store) -> Iterator[tuple[Fact, ...]]:
+    """Yield the promoted facts that share a slot, since names became one, and disagree."""
+    names = keys.names(store)
+    for ids in keys.disputed(store):
+        one = tuple(facts.get(store, number) for number in ids)
+        if not all(_agree(names, one[0], other) for other in one[1:]):
+            yield one
+
+
+def _agree(names: Names, one: Fact, other: Fact) -> bool:
+    return same_object(names.said(one.subject, one.object), names.said(one.subject, other.object))
+
+
+def _work(state: State) -> Work | None:
+    """Return what the running daemon wrote of itself; None when that is missing or unreadable."""
+    try:
+        with state.status_file.open("rb") as file:
+            found = json.loads(file.read(MAX_STATUS_BYTES))["work"]
+        since = datetime.fromisoformat(found["since"]).astimezone(UTC)
+        done, total = int(found["done"]), int(found["total"])
+        return Work(str(found["stage"]), since, str(found["doing"]), done, total)
+    except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None
 
 
 def _count(store: Store, sql: str, release: Release | None = None) -> int:
@@ -112,18 +172,20 @@ def _oldest(store: Store) -> tuple[int, str, datetime] | None:
 
 def _sources(store: Store) -> tuple[SourceHealth, ...]:
     rows = store.rows(
-        "SELECT name, state, failures, last_error, last_ok_at FROM source"
-        " WHERE state != 'removed' ORDER BY name"
+        "SELECT name, state, failures, last_error, last_ok_at, location, moved_to, moved_polls"
+        " FROM source WHERE state != 'removed' ORDER BY name"
     )
     return tuple(_health(row) for row in rows)
 
 
 def _health(row: sqlite3.Row) -> SourceHealth:
-    ok = row["last_ok_at"]
+    ok, move = row["last_ok_at"], schedule.move(row["moved_to"], row["moved_polls"])
     return SourceHealth(
         row["name"],
         row["state"],
         row["failures"],
         row["last_error"],
         datetime.fromisoformat(ok) if ok else None,
+        redact(row["location"]),
+        redact(move.url) if move is not None and move.is_proposed else None,
     )

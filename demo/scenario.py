@@ -82,7 +82,7 @@ def run(folder: Path | None, json_only: bool) -> int:
 
 def _play(demo: Demo, told: story.Story, url: str, log: Path) -> dict[str, Any]:
     demo.say(f"A model of 2017, kept current. State: {demo.state.folder}")
-    private = ("--allow-private",)
+    private = ("--allow-private", "127.0.0.0/8")
     demo.wised("source", "add", "feed", url, "--name", "offices", "--tier", "trusted", *private)
     demo.wised("source", "add", "log", str(log), "--name", "corrections", "--tier", "normal")
     demo.wised("run", "--once")

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ingest.dedupe import Claim, Verdict, judge, sentence
-    from ingest.errors import FeedError, FetchError, IngestError, LogError, RowError
+    from ingest.errors import FeedError, FetchError, IngestError, LogError, ReaderError, RowError
     from ingest.extract import Extractor
     from ingest.fetch import Limits, Response
     from ingest.index import Index
+    from ingest.names import Names
     from ingest.objects import same_object
-    from ingest.poll import poll_feed, poll_log
-    from ingest.text import clean, fact_key, fold, slot_key
+    from ingest.phrasing import fill
+    from ingest.poll import poll_document, poll_feed, poll_log
+    from ingest.reading import Passage, Reader, Reading, is_read, passage, read
+    from ingest.text import clean, fact_key, fold, name_key, slot_key
     from ingest.types import (
         ASKED,
         Candidate,
@@ -47,7 +50,12 @@ __all__ = [
     "Limits",
     "LogError",
     "LogPosition",
+    "Names",
+    "Passage",
     "Poll",
+    "Reader",
+    "ReaderError",
+    "Reading",
     "Relation",
     "Response",
     "RowError",
@@ -55,10 +63,16 @@ __all__ = [
     "Wordings",
     "clean",
     "fact_key",
+    "fill",
     "fold",
+    "is_read",
     "judge",
+    "name_key",
+    "passage",
+    "poll_document",
     "poll_feed",
     "poll_log",
+    "read",
     "redact",
     "same_object",
     "sentence",
@@ -67,13 +81,16 @@ __all__ = [
 
 _MODULES = {
     "dedupe": ("Claim", "Verdict", "judge", "sentence"),
-    "errors": ("FeedError", "FetchError", "IngestError", "LogError", "RowError"),
+    "errors": ("FeedError", "FetchError", "IngestError", "LogError", "ReaderError", "RowError"),
     "extract": ("Extractor",),
     "fetch": ("Limits", "Response"),
     "index": ("Index",),
+    "names": ("Names",),
     "objects": ("same_object",),
-    "poll": ("poll_feed", "poll_log"),
-    "text": ("clean", "fact_key", "fold", "slot_key"),
+    "phrasing": ("fill",),
+    "poll": ("poll_document", "poll_feed", "poll_log"),
+    "reading": ("Passage", "Reader", "Reading", "is_read", "passage", "read"),
+    "text": ("clean", "fact_key", "fold", "name_key", "slot_key"),
     "types": (
         "ASKED",
         "Candidate",

@@ -1,4 +1,4 @@
-"""The guard between a feed's URL and the network: which addresses may be dialled, and how long.
+"""The guard between a feed's URL and the network: what may be dialled, how long, how much.
 
 Feeds are written by strangers, and a name that resolves to this machine or its neighbours would
 let them read what only we can reach. The check sits where the connection is made, after the name
@@ -7,7 +7,6 @@ is resolved and on the very address that is dialled, so a second DNS answer cann
 
 from __future__ import annotations
 
-import ipaddress
 import queue
 import socket
 import ssl
@@ -18,29 +17,9 @@ from typing import Any
 
 import httpcore2
 
+from ingest import networks
 from ingest.errors import FetchError
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-#: IPv6 prefixes that carry an IPv4 address in their last 32 bits: compatible, NAT64
-_EMBEDDING = (ipaddress.IPv6Network("::/96"), ipaddress.IPv6Network("64:ff9b::/96"))
-
-
-def _embedded(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    if address.ipv4_mapped or address.sixtofour:
-        return address.ipv4_mapped or address.sixtofour
-    if any(address in network for network in _EMBEDDING):
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return None
-
-
-def is_public(text: str) -> bool:
-    """Tell whether an IP address, and any IPv4 address inside it, is globally reachable."""
-    address: Address = ipaddress.ip_address(text.partition("%")[0])
-    if isinstance(address, ipaddress.IPv6Address) and (inner := _embedded(address)):
-        # Python 3.11 calls these prefixes global whatever they carry.
-        address = inner
-    return address.is_global and not address.is_multicast
+from ingest.networks import Allowed
 
 
 def _lookup(host: str, port: int, answer: queue.SimpleQueue[list[str] | OSError]) -> None:
@@ -86,15 +65,50 @@ class Deadline:
         return left if timeout is None else min(timeout, left)
 
 
+class HeadBudget:
+    """The bytes that the head of an answer may take, interim answers before it included."""
+
+    def __init__(self, limit: int) -> None:
+        """Take the limit in bytes; nothing is counted before `begin`."""
+        self._limit = limit
+        self._left: int | None = None
+
+    def begin(self) -> None:
+        """Count from now on: a request was made."""
+        self._left = self._limit
+
+    def end(self) -> None:
+        """Stop counting: the head is complete."""
+        self._left = None
+
+    def clip(self, max_bytes: int) -> int:
+        """Return how much may be read; raise FetchError ``fetch.headers_too_large`` for nothing."""
+        if self._left == 0:
+            raise FetchError(
+                "fetch.headers_too_large", f"the answer's headers are over {self._limit} bytes"
+            )
+        return max_bytes if self._left is None else min(max_bytes, self._left)
+
+    def spend(self, count: int) -> None:
+        """Note what was read."""
+        if self._left is not None:
+            self._left -= count
+
+
 class _Stream(httpcore2.NetworkStream):
     """A connection whose every wait ends with the request's deadline."""
 
-    def __init__(self, stream: httpcore2.NetworkStream, deadline: Deadline) -> None:
+    def __init__(
+        self, stream: httpcore2.NetworkStream, deadline: Deadline, head: HeadBudget
+    ) -> None:
         self._stream = stream
         self._deadline = deadline
+        self._head = head
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._deadline.clip(timeout))
+        found = self._stream.read(self._head.clip(max_bytes), self._deadline.clip(timeout))
+        self._head.spend(len(found))
+        return found
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         self._stream.write(buffer, self._deadline.clip(timeout))
@@ -109,23 +123,42 @@ class _Stream(httpcore2.NetworkStream):
         timeout: float | None = None,
     ) -> httpcore2.NetworkStream:
         limit = self._deadline.clip(timeout)
-        return _Stream(self._stream.start_tls(ssl_context, server_hostname, limit), self._deadline)
+        try:
+            stream = self._stream.start_tls(ssl_context, server_hostname, limit)
+        except httpcore2.ConnectError as error:
+            raise _tls_error(error, server_hostname) or error from error.__cause__
+        return _Stream(stream, self._deadline, self._head)
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
 
-class GuardedBackend(httpcore2.NetworkBackend):
-    """Dial public addresses only, within a deadline.
+def _tls_error(error: httpcore2.ConnectError, host: str | None) -> FetchError | None:
+    """Return what to tell of a TLS handshake that failed; None when the connection broke off."""
+    cause = error.__cause__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return FetchError(
+            "fetch.certificate",
+            f"the certificate of {host} is not trusted: {cause.verify_message}",
+            "the server's owner must mend it; [ingest] ca_file adds an authority of your own",
+        )
+    if isinstance(cause, ssl.SSLError):
+        return FetchError("fetch.tls", f"no TLS connection to {host} ({cause.reason})")
+    return None
 
-    A host with one address that is not public is refused whole: mixed answers are how rebinding
-    begins. Raises FetchError ``fetch.refused_address``.
+
+class GuardedBackend(httpcore2.NetworkBackend):
+    """Dial public addresses, and private ones that are allowed, within a deadline.
+
+    A host with one address that may not be dialled is refused whole: mixed answers are how
+    rebinding begins. Raises FetchError ``fetch.refused_address``.
     """
 
-    def __init__(self, deadline: Deadline, allow_private: bool) -> None:
-        """Take the request's deadline and whether private addresses are allowed."""
+    def __init__(self, deadline: Deadline, allowed: Allowed, head: HeadBudget) -> None:
+        """Take the request's deadline, the private addresses it may reach and its head's size."""
         self._deadline = deadline
-        self._allow_private = allow_private
+        self._allowed = allowed
+        self._head = head
         self._dialler = httpcore2.SyncBackend()
 
     def connect_tcp(
@@ -138,8 +171,7 @@ class GuardedBackend(httpcore2.NetworkBackend):
     ) -> httpcore2.NetworkStream:
         """Connect to the first checked address that answers."""
         addresses = resolve(host, port, self._deadline.clip(timeout))
-        if not self._allow_private:
-            _check(host, addresses)
+        _check(host, addresses, self._allowed)
         failure: Exception = httpcore2.ConnectError("the name has no address")
         for address in addresses:
             limit = self._deadline.clip(timeout)
@@ -150,15 +182,20 @@ class GuardedBackend(httpcore2.NetworkBackend):
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
             else:
-                return _Stream(stream, self._deadline)
+                return _Stream(stream, self._deadline, self._head)
         raise failure
 
 
-def _check(host: str, addresses: list[str]) -> None:
-    refused = [address for address in addresses if not is_public(address)]
-    if refused:
-        raise FetchError(
-            "fetch.refused_address",
-            f"{host} resolves to {refused[0]}, which is not a public address",
-            "set allow_private on this source if it is one of your own",
-        )
+def _check(host: str, addresses: list[str], allowed: Allowed) -> None:
+    refused = [address for address in addresses if not allowed.permits(address)]
+    if not refused:
+        return
+    if networks.is_metadata(refused[0]):
+        hint = f"clouds keep credentials there; --allow-private {refused[0]} if you mean it"
+    else:
+        hint = f"add the source with --allow-private {refused[0]} if that is one of your own"
+    raise FetchError(
+        "fetch.refused_address",
+        f"{host} resolves to {refused[0]}, which this source may not be fetched from",
+        hint,
+    )

@@ -6,6 +6,7 @@ IngestError
   LogError      a correction log could not be read
   RowError      one row says nothing usable
   PayloadError  the structured facts that an entry carries are not of the form
+  ReaderError   a language model was asked for the facts of a text in vain
 """
 
 from __future__ import annotations
@@ -18,6 +19,25 @@ _PERMANENT = frozenset(
         "fetch.refused_address",
         "fetch.redirect_refused",
         "log.not_regular",
+    }
+)
+#: faults of a reader that the text it was given may have caused
+_ENTRYS_OWN = frozenset(
+    {
+        "reader.bad_answer",
+        "reader.crashed",
+        "reader.died",
+        "reader.failed",
+        "reader.killed",
+        "reader.memory",
+        "reader.silent",
+        "reader.timeout",
+        "reader.too_large",
+        "reader.too_long",
+        "reader.status_400",
+        "reader.status_413",
+        "reader.status_422",
+        "reader.status_500",
     }
 )
 
@@ -51,10 +71,15 @@ class FetchError(IngestError):
         message: str,
         hint: str | None = None,
         retry_after: float | None = None,
+        busy_host: str | None = None,
     ) -> None:
-        """Take also the seconds that the server asked us to wait, already clamped."""
+        """Take also the seconds that the server asked us to wait, already clamped.
+
+        ``busy_host`` is the host that asked it for all that is fetched from it.
+        """
         super().__init__(code, message, hint)
         self.retry_after = retry_after
+        self.busy_host = busy_host
 
 
 class FeedError(IngestError):
@@ -71,3 +96,12 @@ class RowError(IngestError):
 
 class PayloadError(IngestError):
     """Say why the structured facts of an entry cannot be used."""
+
+
+class ReaderError(IngestError):
+    """Say why a language model gave no facts of a text; the text and the key never appear."""
+
+    @property
+    def is_entrys_own(self) -> bool:
+        """Tell whether the text may be to blame, and not only the model or the way to it."""
+        return self.code in _ENTRYS_OWN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ingest.errors import RowError
@@ -51,6 +52,11 @@ class Extractor:
         self._by_fold = {fold(name): name for name in relations}
         self._patterns = {name: compiled(relation) for name, relation in relations.items()}
         self._phrasings = Phrasings(relations)
+
+    @property
+    def relations(self) -> Mapping[str, Relation]:
+        """Return the configured relations by name."""
+        return MappingProxyType(self._relations)
 
     def from_entry(self, entry: Entry) -> tuple[Candidate, ...]:
         """Return the facts that an entry's title and lines state, each once.

@@ -157,6 +157,12 @@ def _parse_xml(body: bytes, content_type: str | None, now: datetime, base: str |
     return collect((_draft(item, names, base, is_broken) for item in items), len(items), now)
 
 
+def looks_like_one(head: bytes) -> bool:
+    """Tell by its first bytes whether a file is a feed document, and not rows of JSON."""
+    flat = head.replace(b"\0", b"").removeprefix(b"\xef\xbb\xbf").lstrip(b"\xff\xfe \t\r\n")
+    return flat[:1] == b"<" or (flat[:1] == b"{" and json_feed.looks_like_one(flat))
+
+
 def parse(body: bytes, content_type: str | None, now: datetime, base: str | None = None) -> Parsed:
     """Return the entries of a feed document, in its order.
 

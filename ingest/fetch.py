@@ -7,7 +7,7 @@ import re
 import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -15,12 +15,15 @@ from importlib.metadata import PackageNotFoundError, version
 import httpcore2
 import httpx2
 
-from ingest import body
-from ingest.address import Deadline, GuardedBackend
+from ingest import body, networks
+from ingest.address import Deadline, GuardedBackend, HeadBudget
 from ingest.errors import FetchError
+from ingest.networks import NONE, Allowed
 from ingest.urls import checked, redact, redirected
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+#: redirects that say "from now on"
+_PERMANENT_REDIRECTS = frozenset({301, 308})
 #: a server may not make us hammer it, nor silence a feed for more than a day
 _RETRY_AFTER_SECONDS = (60.0, 24 * 3600.0)
 #: longer validators are not worth keeping
@@ -36,6 +39,8 @@ class Limits:
     read_seconds: float = 20.0  #: one wait for bytes
     raw_bytes: int = 5 * 1024 * 1024  #: body as sent
     decoded_bytes: int = 15 * 1024 * 1024  #: body after decompression
+    inflation: int = 100  #: decoded bytes for each byte sent, counted from 1 MiB on
+    head_bytes: int = 64 * 1024  #: status line and headers of one answer
     redirects: int = 5  #: steps followed
 
 
@@ -50,6 +55,8 @@ class Response:
     etag: str | None
     last_modified: str | None
     retry_after: float | None  #: seconds, clamped to [60, 86400]
+    #: where the URL was said to have moved for good; may hold credentials
+    moved_to: str | None = field(default=None, repr=False)
 
     @property
     def not_modified(self) -> bool:
@@ -72,11 +79,13 @@ class _Stream(httpx2.SyncByteStream):
 class _Transport(httpx2.BaseTransport):
     """Carry httpx2 requests over connections that the guard makes."""
 
-    def __init__(self, backend: GuardedBackend, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, backend: GuardedBackend, tls: ssl.SSLContext, head: HeadBudget) -> None:
         self._pool = httpcore2.ConnectionPool(ssl_context=tls, network_backend=backend)
+        self._head = head
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         url = request.url
+        self._head.begin()
         answer = self._pool.handle_request(
             httpcore2.Request(
                 request.method,
@@ -87,8 +96,14 @@ class _Transport(httpx2.BaseTransport):
                 extensions=request.extensions,
             )
         )
+        self._head.end()
         assert isinstance(answer.stream, Iterable)
-        return httpx2.Response(answer.status, headers=answer.headers, stream=_Stream(answer.stream))
+        return httpx2.Response(
+            answer.status,
+            headers=answer.headers,
+            stream=_Stream(answer.stream),
+            extensions={"network_stream": answer.extensions["network_stream"]},
+        )
 
     def close(self) -> None:
         self._pool.close()
@@ -149,14 +164,28 @@ def _translated(url: str, limits: Limits) -> Iterator[None]:
         ) from error
 
 
-def _client(limits: Limits, allow_private: bool) -> httpx2.Client:
+def _tls(ca_file: str | None) -> ssl.SSLContext:
+    # Proxies and certificates come from the configuration, never from the environment.
+    context = httpx2.create_ssl_context(trust_env=False)
+    if ca_file is not None:
+        try:
+            context.load_verify_locations(ca_file)
+        except OSError as error:  # ssl.SSLError is one
+            raise FetchError(
+                "fetch.ca_file",
+                f"{ca_file} cannot be read as certificates",
+                "set [ingest] ca_file to a PEM file, or leave it out",
+            ) from error
+    return context
+
+
+def _client(limits: Limits, allowed: Allowed, ca_file: str | None) -> httpx2.Client:
     # At INFO it logs each URL as it is, user and password included.
     logging.getLogger("httpx2").setLevel(logging.WARNING)
-    backend = GuardedBackend(Deadline(limits.total_seconds), allow_private)
-    # Proxies and certificates come from the configuration, never from the environment.
-    tls = httpx2.create_ssl_context(trust_env=False)
+    head = HeadBudget(limits.head_bytes)
+    backend = GuardedBackend(Deadline(limits.total_seconds), allowed, head)
     return httpx2.Client(
-        transport=_Transport(backend, tls),
+        transport=_Transport(backend, _tls(ca_file), head),
         trust_env=False,
         follow_redirects=False,
         timeout=httpx2.Timeout(limits.read_seconds, connect=limits.connect_seconds),
@@ -168,15 +197,35 @@ def _status_error(answer: httpx2.Response, url: str, retry_after: float | None) 
     status, shown = answer.status_code, redact(url)
     if status == 410:
         return FetchError(
-            "fetch.gone", f"{shown} is gone for good (410)", "remove the source or change its URL"
+            "fetch.gone",
+            f"{shown} is gone for good (410)",
+            "wised source set-url if it has moved, resume to ask once more, or remove",
         )
     hint = "check the source's URL and credentials" if status in (401, 403, 404) else None
-    return FetchError(f"fetch.status_{status}", f"{shown} answered {status}", hint, retry_after)
+    busy = checked(url).hostname if status == 429 and _is_public(answer) else None
+    code = f"fetch.status_{status}"
+    return FetchError(code, f"{shown} answered {status}", hint, retry_after, busy)
+
+
+def _is_public(answer: httpx2.Response) -> bool:
+    """Tell whether an answer came from a public address."""
+    try:
+        peer = answer.extensions["network_stream"].get_extra_info("server_addr")
+    except OSError:  # the connection is gone
+        return False
+    return networks.is_public(peer[0])
 
 
 def _validator(answer: httpx2.Response, name: str) -> str | None:
-    value = answer.headers.get(name)
-    return value if value and len(value) <= _VALIDATOR_CHARS else None
+    """Return a validator that can be sent back as it came; None for none.
+
+    A server that says ``Expires: 0`` wants no caching, and its validators are often wrong.
+    """
+    values = answer.headers.get_list(name)
+    if len(values) != 1 or answer.headers.get("expires", "").strip() in ("0", "-1"):
+        return None
+    fits = values[0].isascii() and values[0].isprintable() and len(values[0]) <= _VALIDATOR_CHARS
+    return values[0] if values[0] and fits else None
 
 
 def _answered(
@@ -204,18 +253,24 @@ def _answered(
 
 def _content(answer: httpx2.Response, limits: Limits) -> bytes:
     encoding = answer.headers.get("content-encoding", "")
-    return body.read(answer.iter_raw(), encoding, limits.raw_bytes, limits.decoded_bytes)
+    caps = (limits.raw_bytes, limits.decoded_bytes, limits.inflation)
+    return body.read(answer.iter_raw(), encoding, *caps)
 
 
 def _follow(
     client: httpx2.Client, url: str, headers: dict[str, str], limits: Limits, now: datetime
 ) -> Response:
+    asked, moved_to, for_good = url, None, True
     for _ in range(limits.redirects + 1):
         with _translated(url, limits), client.stream("GET", url, headers=headers) as answer:
             location = answer.headers.get("location")
             if answer.status_code not in _REDIRECTS or not location:
-                return _answered(answer, url, limits, bool(headers), now)
+                found = _answered(answer, url, limits, bool(headers), now)
+                return replace(found, moved_to=None if moved_to == asked else moved_to)
+            # What lies behind a temporary redirect is no new address, however it goes on.
+            for_good = for_good and answer.status_code in _PERMANENT_REDIRECTS
         url = redirected(url, location)
+        moved_to = url if for_good else moved_to
     raise FetchError(
         "fetch.redirect_loop", f"more than {limits.redirects} redirects, the last to {redact(url)}"
     )
@@ -227,16 +282,18 @@ def fetch(
     etag: str | None = None,
     last_modified: str | None = None,
     limits: Limits | None = None,
-    allow_private: bool = False,
+    allowed: Allowed = NONE,
+    ca_file: str | None = None,
     now: datetime | None = None,
 ) -> Response:
     """Fetch a feed, or learn that it has not changed since the validators were given.
 
-    `now` (aware; default: the clock) only turns a Retry-After date into seconds. Raises FetchError.
+    `ca_file` holds certificates (PEM) that are trusted beside the usual ones. `now` (aware;
+    default: the clock) only turns a Retry-After date into seconds. Raises FetchError.
     """
     limits = limits or Limits()
     checked(url)
     conditions = {"If-None-Match": etag, "If-Modified-Since": last_modified}
     headers = {name: value for name, value in conditions.items() if value}
-    with _client(limits, allow_private) as client:
+    with _client(limits, allowed, ca_file) as client:
         return _follow(client, url, headers, limits, now or datetime.now(UTC))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import unescape
 from html.parser import HTMLParser
 
 #: elements after which a new line begins
@@ -12,11 +13,38 @@ _BLOCK_NAMES = """
 _BLOCKS = frozenset(_BLOCK_NAMES.split())
 #: elements whose content is not text
 _SILENT = frozenset({"script", "style", "template", "noscript"})
+#: tags in a row whose end an unclosed quote hides; there are two kinds of quotes
+_MAX_UNFINISHED = 8
 
 
-class _Lines(HTMLParser):
+class _Parser(HTMLParser):
+    """The library's, with an end that costs no more than its length: its own is quadratic."""
+
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
+
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        """Pass over ``<![...>``, to HTML a comment; the library's own raises for unknown names."""
+        return self.rawdata.find(">", i) + 1 or -1
+
+    def close(self) -> None:
+        """Take a tag that never ends for text; a comment or a script that never ends is none."""
+        for _ in range(_MAX_UNFINISHED):
+            rest, self.rawdata = self.rawdata, ""
+            if rest.startswith("<!--") or self.cdata_elem is not None:
+                return
+            end = rest.find(">") + 1 if rest.startswith("<") else 0
+            self.handle_data(unescape(rest[:end] if end else rest))
+            if not end:
+                return
+            # A quote that is not closed hid the tag's end.
+            self.feed(rest[end:])
+        self.handle_data(unescape(self.rawdata))
+
+
+class _Lines(_Parser):
+    def __init__(self) -> None:
+        super().__init__()
         self.parts: list[str] = []
         self._silent: str | None = None
 
@@ -46,9 +74,9 @@ def to_text(markup: str) -> str:
     return "".join(lines.parts)
 
 
-class _Scripts(HTMLParser):
+class _Scripts(_Parser):
     def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
+        super().__init__()
         self.found: list[str] = []
         self._is_inside = False
 

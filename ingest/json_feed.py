@@ -25,6 +25,11 @@ def begins_like_json(body: bytes) -> bool:
     return body.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{"
 
 
+def looks_like_one(head: bytes) -> bool:
+    """Tell by the first bytes of a JSON text whether it is a feed."""
+    return b"jsonfeed.org/version/" in head or (b"schema.org" in head and b"DataFeed" in head)
+
+
 def parse(body: bytes, now: datetime, base: str | None = None) -> Parsed:
     """Return the entries of a JSON Feed or a DataFeed, in its order.
 
@@ -61,7 +66,8 @@ def _id(item: dict[str, Any]) -> str:
     value = item.get("id")
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return _string(item, "id")
-    return str(value) if math.isfinite(value) else ""
+    # An integer is finite, but may be too large for the question.
+    return str(value) if isinstance(value, int) or math.isfinite(value) else ""
 
 
 def _dates(item: dict[str, Any], *keys: str) -> tuple[datetime, ...]:

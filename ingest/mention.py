@@ -77,7 +77,8 @@ def _after(words: list[_Word], last: int) -> Iterable[_Word]:
 def mentions(text: str, name: str) -> bool:
     """Tell whether a text has a name as a whole: Sudan, but not the Sudan of South Sudan.
 
-    A longer name is known by its capitals, with small words between: Republic of the Congo.
+    A longer name is known by its capitals, with small words between: Republic of the Congo. A
+    name in capitals alone, such as US, is there only with a capital, for us is a word.
     """
     wanted = [_saint(key) for key in name_key(name).split()]
     words = _words(text)
@@ -86,6 +87,8 @@ def mentions(text: str, name: str) -> bool:
         if [word.key for word in words[start:stop]] != wanted:
             continue
         is_lower = not any(word.is_name for word in words[start:stop])
+        if is_lower and name.isupper():
+            continue
         before, after = _before(words, start), _after(words, stop - 1)
         if not _goes_on(before, is_lower) and not _goes_on(after, is_lower):
             return True

@@ -6,22 +6,36 @@ from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from ingest import isolated, ladder, log
+from ingest import feed, isolated, ladder, log
+from ingest.entries import Parsed
+from ingest.errors import FeedError
 from ingest.extract import Extractor
 from ingest.fetch import Limits, Response, fetch
 from ingest.formats import AUTO
-from ingest.types import LogPosition, Poll
+from ingest.lines import HEAD_BYTES, open_plain
+from ingest.networks import NONE, Allowed
+from ingest.types import DeadLetter, Item, LogPosition, Poll
 from ingest.urls import base
 
 
-def _lasting(last_modified: str | None, now: datetime) -> str | None:
-    """Drop a Last-Modified far in the future: sent back, it would mean 304 until then."""
+def _is_future(last_modified: str, now: datetime) -> bool:
     try:
-        moment = parsedate_to_datetime(last_modified or "")
-        is_future = moment.timestamp() > (now + timedelta(hours=24)).timestamp()
+        moment = parsedate_to_datetime(last_modified)
+        return moment.timestamp() > (now + timedelta(hours=24)).timestamp()
     except (ValueError, TypeError, OverflowError, IndexError):
-        return last_modified
-    return None if is_future else last_modified
+        return False
+
+
+def _lasting(
+    etag: str | None, last_modified: str | None, now: datetime
+) -> tuple[str | None, str | None]:
+    """Return the validators to send back; none where Last-Modified is far in the future.
+
+    Sent back, it would mean 304 until then, and a server with such a clock is not believed.
+    """
+    if last_modified is not None and _is_future(last_modified, now):
+        return None, None
+    return etag, last_modified
 
 
 def _is_unchanged(answer: Response, etag: str | None) -> bool:
@@ -37,8 +51,9 @@ def poll_feed(
     last_modified: str | None,
     extractor: Extractor,
     now: datetime,
-    allow_private: bool = False,
+    allowed: Allowed = NONE,
     limits: Limits | None = None,
+    ca_file: str | None = None,
 ) -> Poll:
     """Return what a feed brings that is new since the validators were given.
 
@@ -50,25 +65,57 @@ def poll_feed(
         etag=etag,
         last_modified=last_modified,
         limits=limits,
-        allow_private=allow_private,
+        allowed=allowed,
+        ca_file=ca_file,
         now=now,
     )
     if _is_unchanged(answer, etag):
+        etag, last_modified = _lasting(
+            answer.etag or etag, answer.last_modified or last_modified, now
+        )
         return Poll(
-            etag=answer.etag or etag,
-            last_modified=_lasting(answer.last_modified or last_modified, now),
+            etag=etag,
+            last_modified=last_modified,
             not_modified=True,
             retry_after=answer.retry_after,
+            received_bytes=len(answer.body),
+            moved_to=answer.moved_to,
         )
     parsed = isolated.parse(answer.body, answer.content_type, now, base=base(answer.url))
-    read = [ladder.item(entry, extractor) for entry in parsed.entries]
+    items, dead = _read(parsed, extractor)
+    etag, last_modified = _lasting(answer.etag, answer.last_modified, now)
     return Poll(
-        items=tuple(item for item, _ in read),
-        dead=parsed.dead + tuple(letter for _, dead in read for letter in dead),
-        etag=answer.etag,
-        last_modified=_lasting(answer.last_modified, now),
+        items=items,
+        dead=dead,
+        etag=etag,
+        last_modified=last_modified,
         retry_after=answer.retry_after,
+        received_bytes=len(answer.body),
+        moved_to=answer.moved_to,
     )
+
+
+def _read(parsed: Parsed, extractor: Extractor) -> tuple[tuple[Item, ...], tuple[DeadLetter, ...]]:
+    read = [ladder.item(entry, extractor) for entry in parsed.entries]
+    dead = tuple(letter for _, letters in read for letter in letters)
+    return tuple(item for item, _ in read), parsed.dead + dead
+
+
+def poll_document(path: Path, extractor: Extractor, now: datetime) -> Poll | None:
+    """Return what a feed document in a file would bring; None where the file is something else.
+
+    Raises FeedError for one that cannot be used, LogError for what is not a plain file.
+    """
+    limit = Limits().decoded_bytes
+    with open_plain(path) as file:
+        if not feed.looks_like_one(file.read(HEAD_BYTES)):
+            return None
+        file.seek(0)
+        body = file.read(limit + 1)
+    if len(body) > limit:
+        raise FeedError("feed.too_large", f"{path} is over {limit} bytes")
+    items, dead = _read(isolated.parse(body, None, now), extractor)
+    return Poll(items=items, dead=dead)
 
 
 def poll_log(

@@ -7,6 +7,11 @@ import json
 import re
 import unicodedata
 
+from ingest.lookalikes import LATIN_LOOK
+
+#: raised whenever `fold` or `name_key` give anything else than before: keys are then made anew
+FOLDING = 2
+
 #: invisible without being format characters: joiner, Hangul fillers, blank Braille cell
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 #: format characters that are seen: Arabic and Kaithi number signs
@@ -28,22 +33,12 @@ _PLAIN = str.maketrans(
         "\u0111": "d",
         "\u0142": "l",
         "\u0127": "h",
-        "\u0131": "i",
         "\u00e6": "ae",
         "\u0153": "oe",
         "\u00f0": "d",
         "\u00fe": "th",
         "\u0259": "e",
     }
-)
-
-#: small Cyrillic and Greek letters of which either case looks Latin. Where the cases look like
-#: different letters (nu: N and v) the capital decides, so that case never tells two keys apart.
-_LOOKALIKES = str.maketrans(
-    "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445"
-    "\u0456\u0458\u0455\u0501\u051b\u051d\u04bb"
-    "\u03b1\u03b2\u03b5\u03b6\u03b7\u03b9\u03ba\u03bc\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7",
-    "abekmhopctyx" + "ijsdqwh" + "abezhikmnoptyx",
 )
 
 _MINUS = re.compile(r"(?<!\S)-(?=\d)")
@@ -90,23 +85,32 @@ def _spaced(char: str) -> str:
 
 def _letters(text: str) -> str:
     """Reduce letters to their Latin look: no accents, no case, no look-alikes."""
+    if text.isascii():
+        return text.casefold().translate(_PLAIN)
     decomposed = unicodedata.normalize("NFKD", "".join(map(_spaced, text)))
     # Only the general diacritics: in many scripts a combining mark is a vowel.
     bare = "".join(c for c in decomposed if not "\u0300" <= c <= "\u036f")
-    small = bare.casefold().translate(_LOOKALIKES).translate(_PLAIN)
+    small = bare.casefold().translate(LATIN_LOOK).translate(_PLAIN)
     return unicodedata.normalize("NFKC", small)
 
 
-def _comparable(char: str) -> str:
-    if unicodedata.category(char).startswith("P") and char not in _MEANINGFUL:
-        return " "
-    return char
+def _gap(char: str) -> bool:
+    return unicodedata.category(char).startswith("P") and char not in _MEANINGFUL
+
+
+_ASCII_GAPS = {code: " " for code in range(128) if _gap(chr(code))}
+
+
+def _without_punctuation(text: str) -> str:
+    if text.isascii():
+        return text.translate(_ASCII_GAPS)
+    return "".join(" " if _gap(char) else char for char in text)
 
 
 def _fold_once(text: str) -> str:
     text = _letters(tidy(text))
     text = _POINT.sub(_KEPT_POINT, _THOUSANDS.sub("", _MINUS.sub(_KEPT_MINUS, text)))
-    text = "".join(map(_comparable, text))
+    text = _without_punctuation(text)
     text = text.replace(_KEPT_MINUS, "-").replace(_KEPT_POINT, ".")
     return " ".join(text.split())
 

@@ -102,6 +102,9 @@ class Poll:
     last_modified: str | None = None
     not_modified: bool = False  #: feeds: nothing new (304, or 200 with the same strong ETag)
     retry_after: float | None = None  #: seconds that the server asked us to wait
+    #: feeds: where the server says that it has moved for good; may hold credentials
+    moved_to: str | None = field(default=None, repr=False)
     position: LogPosition | None = None  #: logs: where the next poll goes on
     more: bool = False  #: logs: rows are left beyond this poll's limit
     notes: tuple[str, ...] = field(default=())  #: e.g. ``log.rotated``, for the status logs
+    received_bytes: int = 0  #: feeds: size of the body

@@ -53,6 +53,14 @@ def _with_user(parts: SplitResult, userinfo: str) -> str:
     return urlunsplit((parts.scheme, netloc, parts.path, parts.query, ""))
 
 
+def host(url: str) -> str:
+    """Return a URL's host in lower case; empty when there is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
 def base(url: str) -> str:
     """Return the address that a document's relative links start from, without its secrets."""
     parts = urlsplit(url)

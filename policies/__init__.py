@@ -1,6 +1,6 @@
-"""Pure decisions: trust, approval, conflicts, the gate, compaction, retention. No I/O, no clock."""
+"""Pure decisions: trust, approval, conflicts, quotas, the gate, what to keep. No I/O, no clock."""
 
-from policies.approval import Decision, State, decide, risks
+from policies.approval import Decision, State, decide, passes_for, risks
 from policies.compaction import ShardView, due
 from policies.conflict import BELIEVED, STANDING, Outcome, Resolution, Standing, resolve
 from policies.gate import (
@@ -14,7 +14,9 @@ from policies.gate import (
     judge,
 )
 from policies.gate import Outcome as GateOutcome
+from policies.quota import Drop, Queue, Quota, Quotas, drops, over_day, room
 from policies.retention import ReleaseView, prunable
+from policies.retry import wait_after
 from policies.sampling import interval
 from policies.trust import Tier
 
@@ -22,10 +24,14 @@ __all__ = [
     "BELIEVED",
     "STANDING",
     "Decision",
+    "Drop",
     "FactResult",
     "GateOutcome",
     "Measure",
     "Outcome",
+    "Queue",
+    "Quota",
+    "Quotas",
     "ReleaseView",
     "Resolution",
     "SetAside",
@@ -37,11 +43,16 @@ __all__ = [
     "Verdict",
     "blamed_facts",
     "decide",
+    "drops",
     "due",
     "failing_facts",
     "interval",
     "judge",
+    "over_day",
+    "passes_for",
     "prunable",
     "resolve",
     "risks",
+    "room",
+    "wait_after",
 ]

@@ -15,8 +15,11 @@ MAX_OBJECT_CHARS = 120
 _URL = re.compile(
     r"\b[a-z][a-z0-9+.-]*://|\bwww\.|\b(?:mailto|javascript|data):\S|\b\w+\.[a-z]+/", re.I
 )
-#: scripts with letters that pass for one another
-_ALIKE = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE", "COPTIC"})
+_ALIKE_SCRIPTS = """
+    LATIN CYRILLIC GREEK ARMENIAN CHEROKEE COPTIC LISU CANADIAN DESERET OSAGE TIFINAGH WARANG
+"""
+#: scripts with letters that pass for one another, by the first word of their letters' names
+_ALIKE = frozenset(_ALIKE_SCRIPTS.split())
 _WORD = re.compile(r"\w\w+")
 
 
@@ -36,10 +39,35 @@ class Decision:
     reason: str
 
 
-def _scripts(text: str) -> set[str]:
-    """Return the look-alike scripts of a text's words; a lone letter (alpha, pi) is a symbol."""
-    letters = (char for word in _WORD.findall(text) for char in word if char.isalpha())
-    return {unicodedata.name(char, "").split(" ")[0] for char in letters} & _ALIKE
+def _scripts(word: str) -> frozenset[str]:
+    """Return the look-alike scripts of a word's letters."""
+    names = (unicodedata.name(char, "") for char in word if char.isalpha())
+    return _ALIKE.intersection(name.split(" ")[0] for name in names)
+
+
+def _mixed(text: str) -> str | None:
+    """Return why a text is suspect that has letters of several scripts in one word.
+
+    Between words a name may well change its script; and a lone letter (alpha, pi) is a symbol.
+    """
+    for word in _WORD.findall(text):
+        if len(scripts := _scripts(word)) > 1:
+            return f"mixes {' and '.join(sorted(scripts)).lower()} letters in one word: {word!r}"
+    return None
+
+
+def passes_for(subject: str, held: str, *, is_believed: bool) -> str | None:
+    """Return why a subject is suspect that reads like a held one; None when it is not.
+
+    For two that are one name but for look-alike letters, accents and case: those of honest
+    sources are of one script. A held one that nobody has believed must not hold up the Latin one
+    that it may be a disguise of.
+    """
+    new, old = _scripts(subject), _scripts(held)
+    if not new or new == old or (new == {"LATIN"} and not is_believed):
+        return None
+    scripts = " and ".join(sorted(new)).lower()
+    return f"the subject reads like {held!r}, but is written in {scripts} letters"
 
 
 def _plain(text: str) -> str:
@@ -56,18 +84,29 @@ def risks(subject: str, object: str) -> tuple[str, ...]:
     if len(object) > MAX_OBJECT_CHARS:
         found.append(f"the object has {len(object)} characters, over {MAX_OBJECT_CHARS}")
     for name, text in (("subject", subject), ("object", object)):
-        if len(scripts := _scripts(text)) > 1:
-            found.append(f"the {name} mixes {' and '.join(sorted(scripts)).lower()} letters")
+        if why := _mixed(text):
+            found.append(f"the {name} {why}")
     return tuple(found)
 
 
-def decide(tier: Tier, *, auto_approve: frozenset[Tier], subject: str, object: str) -> Decision:
+def decide(
+    tier: Tier,
+    *,
+    auto_approve: frozenset[Tier],
+    subject: str,
+    object: str,
+    is_guess: bool = False,
+) -> Decision:
     """Decide on a new fact from its source's tier and its looks.
 
     A suspect fact is quarantined from any tier. `auto_approve` are the tiers approved by rule.
+    `is_guess`: a language model read it out of a text, and no rule approves that.
     """
     if found := risks(subject, object):
         return Decision(State.QUARANTINED, "; ".join(found))
+    if is_guess:
+        why = f"read out of a text of tier {tier} by a language model: waits for a person"
+        return Decision(State.PENDING, why)
     if tier in auto_approve:
         return Decision(State.APPROVED, f"approved by rule: tier {tier} is in auto_approve")
     return Decision(State.PENDING, f"tier {tier} waits for a person")

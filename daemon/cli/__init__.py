@@ -27,7 +27,10 @@ COMPLETE_VARIABLE = "_WISED_COMPLETE"  #: in the environment, asks for completio
 PARTS = {
     "init": "service",
     "run": "service",
+    "reload": "service",
+    "stop": "service",
     "status": "service",
+    "metrics": "service",
     "demo": "service",
     "pause": "service",
     "resume": "service",

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from daemon.cli.common import Json, place
-from daemon.render import fields, print_json, say, table
+from daemon.cli.common import Json, place, reading
+from daemon.render import fields, note, print_json, say, table
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -50,7 +50,10 @@ def _settings(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any, str]]
             yield from _settings(value, f"{prefix}{name}.")
         elif isinstance(value, dict):
             for key, inner in value.items():
-                yield from _settings(inner, f"{prefix}{name}.{key}.")
+                if isinstance(inner, BaseModel):
+                    yield from _settings(inner, f"{prefix}{name}.{key}.")
+                else:
+                    yield f"{prefix}{name}.{key}", inner, "config.toml"
         else:
             given = name in section.model_fields_set
             yield prefix + name, value, "config.toml" if given else "default"
@@ -62,12 +65,26 @@ def check(context: typer.Context, as_json: Json = False) -> None:
 
     Example: wised config check
     """
+    from daemon.store import keys
+
     state = place(context)
-    found = state.config()
+    held = state.config()
+    with reading(context) as store:
+        is_new = not keys.in_force(store, held.subjects)
     if as_json:
-        print_json({"file": str(state.config_file), "relations": len(found.relations)})
-    else:
-        fields([(str(state.config_file), "good"), ("relations", len(found.relations))])
+        counts = {"relations": len(held.relations), "subjects": len(held.subjects)}
+        file = str(state.config_file)
+        print_json({"result": "ok", "file": file, **counts, "rekeys_at_start": is_new})
+        return
+    fields(
+        [
+            (str(state.config_file), "good"),
+            ("relations", len(held.relations)),
+            ("subjects with other names", len(held.subjects)),
+        ]
+    )
+    if is_new:
+        note("The names changed: the daemon makes all keys of facts anew when it starts.")
 
 
 @app.command()

@@ -27,6 +27,8 @@ from daemon.render import fields, note, print_json
 if TYPE_CHECKING:
     from daemon.store import Store
 
+MEND = "wised run --once tidies up after a daemon that was killed; else restore a backup"
+
 app = typer.Typer(name="db", help="The database.")
 
 
@@ -43,10 +45,13 @@ def check(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check the database's pages, references and audit log; exit 9 when something is broken.
+    """Check pages, references, audit log and what must always hold; exit 9 for what is broken.
+
+    What must always hold is looked at only while no daemon runs: it holds then.
 
     Example: wised db check --full
     """
+    from daemon import invariants
     from daemon.store import health
 
     with reading(context) as store:
@@ -55,12 +60,16 @@ def check(
                 f"the database: {problems[0]}", hint="restore a backup made by wised db backup"
             )
         events, size = store.verify_events(), health.size(store)
+        if broken := (found := invariants.settled(place(context), store)):
+            raise IntegrityError("what must always hold does not:\n" + "\n".join(broken), hint=MEND)
     if as_json:
         sizes = {"bytes": size.total, "unused_bytes": size.unused}
-        print_json({"result": "intact", "events": events, **sizes})
+        known = {"invariants_hold": None if found is None else True}
+        print_json({"result": "intact", "events": events, **known, **sizes})
     else:
-        unused = ("unused bytes", size.unused)
-        fields([("result", "intact"), ("events", events), ("bytes", size.total), unused])
+        hold = "not looked at, a daemon runs" if found is None else "hold"
+        fields([("result", "intact"), ("events", events), ("invariants", hold)])
+        fields([("bytes", size.total), ("unused bytes", size.unused)])
 
 
 @app.command()

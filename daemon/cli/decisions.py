@@ -16,8 +16,8 @@ from daemon.state import State
 from daemon.store import Store, facts, timestamp
 from daemon.store.facts import HELD, Fact
 from daemon.store.lifecycle import next_state
-from daemon.triage import approve
-from ingest import Candidate, RowError, fact_key
+from daemon.triage import approve, must_be_looked_at
+from ingest import Candidate, RowError
 
 #: where each decision leads
 TARGETS = {"reject": "rejected", "quarantine": "quarantined", "retract": "retracted"}
@@ -45,6 +45,7 @@ def approve_all(
                 f"facts {slots[fact.slot_key]} and {fact.id} fill the same slot",
                 hint="approve the one that holds",
             )
+        must_be_looked_at(fact)
         if fact.state not in (*PAST_APPROVAL, "verified"):
             next_state("fact", fact.state, "approve")
         check_unchanged(fact, expect)
@@ -96,6 +97,26 @@ def decide(
         return [_moved(store, fact, event, reason, now) for fact in wanted]
 
 
+def requeue(store: Store, fact_ids: Sequence[int], reason: str, now: datetime) -> list[Result]:
+    """Bring dropped facts back, all or none; each as a new one. Raises NotFound and Conflict.
+
+    Triage holds a fact against older ones only, by id, so under its old id one that comes back
+    would not be held against what came in meanwhile.
+    """
+    with store.write():
+        results = []
+        for fact in _distinct(store, fact_ids):
+            if fact.state == "duplicate":
+                results.append(_result(fact, "already_duplicate"))
+                continue
+            next_state("fact", fact.state, "requeue")
+            number = facts.insert_again(store, fact, now)
+            why = f"{reason}: received again as fact {number}"
+            store.transition("fact", fact.id, "requeue", now, why, same_as=number)
+            results.append(_result(fact, f"received again as fact {number}"))
+        return results
+
+
 def withdraw(
     state: State, store: Store, fact_ids: Sequence[int], reason: str, now: datetime
 ) -> list[Result]:
@@ -138,13 +159,12 @@ def add(
         candidate = polling.extractor(config).from_row(row)
     except RowError as error:
         raise UsageError(error.message, hint=error.hint or "wised config show") from error
-    key = fact_key(candidate.subject, candidate.relation, candidate.object)
-    for fact in facts.by_key(store, key):
+    for fact in facts.by_key(store, facts.key_of(store, candidate)):
         if fact.state in (*HELD, "received"):
             return _result(fact, f"already_{fact.state}")
     with store.write():
         entry = _entry(store, candidate, {**row, "reason": reason}, now)
-        fact_id = facts.insert(store, candidate, entry, "trusted", now, now, reason)
+        fact_id = facts.insert(store, candidate, entry, "trusted", now, now, reason=reason)
     return Result(f"fact {fact_id}", "received")
 
 

@@ -44,7 +44,10 @@ def list_facts(
         str | None, typer.Option("--source", metavar="NAME", help="Only facts it supports.")
     ] = None,
     subject: Annotated[
-        str | None, typer.Option("--subject", metavar="TEXT", help="Part of the subject.")
+        str | None,
+        typer.Option(
+            "--subject", metavar="TEXT", help="Part of the subject, or another name of it."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
     after: Annotated[
@@ -204,6 +207,28 @@ def quarantine(
     """
     why = reason_or(reason, "by hand")
     _decide(context, ids, "quarantine", why, dry_run, as_json, expect=expect)
+
+
+@app.command()
+def requeue(
+    context: typer.Context,
+    ids: Ids,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Bring back facts that were dropped over a quota; triage looks at them as at new ones.
+
+    Example: wised fact requeue 12 --reason "it was no flood"
+    """
+    from daemon.cli import decisions
+    from daemon.cli.rehearsal import changing
+
+    numbers = [number(one, "f") for one in ids]
+    with changing(place(context), dry_run=dry_run) as change:
+        why = reason_or(reason, "requeued by hand")
+        results = decisions.requeue(change.store, numbers, why, now())
+        show_changes(results, change.changes(), dry_run=dry_run, as_json=as_json)
 
 
 @app.command()

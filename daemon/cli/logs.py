@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -86,9 +85,12 @@ def logs(
     """
     if follow and as_json:
         raise UsageError("a log that is followed is no one document", hint="leave --json out")
+    from daemon import log_files
+
     path = place(context).logs / LOG_FILE
     wanted = Wanted(level and level.value, None if since is None else moment(since))
-    lines, end = _tail(path, count, wanted)
+    end = log_files.whole(path)
+    lines = log_files.tail(path, count, wanted.has, end)
     if as_json:
         print_json({"lines": [_parsed(line) or {"text": line} for line in lines]})
         return
@@ -101,23 +103,6 @@ def logs(
             if wanted.has(line):
                 say(_readable(line))
                 sys.stdout.flush()
-
-
-def _tail(path: Path, count: int, wanted: Wanted) -> tuple[list[str], int]:
-    """Return the newest lines that are wanted, and the offset behind the last whole one."""
-    last: deque[str] = deque(maxlen=count)
-    end = 0
-    if not path.exists():
-        return [], end
-    with path.open("rb") as file:
-        for raw in file:
-            if not raw.endswith(b"\n"):
-                break  # is still being written
-            end += len(raw)
-            line = _text(raw)
-            if wanted.has(line):
-                last.append(line)
-    return list(last), end
 
 
 def _text(raw: bytes) -> str:
@@ -158,17 +143,11 @@ def _parsed(line: str) -> dict[str, Any] | None:
 
 
 def _readable(line: str) -> str:
-    """Return a log line as ``time level event key=value``; one that is no JSON as it is."""
+    """Return a log line for a person; one that is no JSON as it is."""
+    from daemon.log_chain import readable
+
     found = _parsed(line)
-    if found is None:
-        return line
-    start = [str(found.pop(key, "")) for key in ("at", "level", "event")]
-    rest = [f"{key}={_value(value)}" for key, value in found.items()]
-    return " ".join(filter(None, (*start, *rest)))
-
-
-def _value(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return line if found is None else readable(found)
 
 
 def register(parent: typer.Typer) -> None:

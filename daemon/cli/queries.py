@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from daemon.errors import UsageError
-from daemon.store import Store, facts, timestamp
+from daemon.store import Store, facts, keys, timestamp
 from daemon.store.facts import Fact
 from daemon.store.lifecycle import FACT_STATES
 from ingest import fold
@@ -21,7 +21,7 @@ class Filter:
 
     state: str | None = None
     source: int | None = None  #: id of a source that supports the fact
-    subject: str | None = None  #: part of the subject, whatever its case and accents
+    subject: str | None = None  #: a name of it or part of one, whatever its case and accents
     after: int = 0  #: ids above
     limit: int = 50
 
@@ -44,10 +44,12 @@ def listed(store: Store, wanted: Filter) -> list[Fact]:
         raise UsageError(
             f"{wanted.state!r} is no state of a fact", hint=f"one of {', '.join(FACT_STATES)}"
         )
+    known = keys.names(store)
     store.connection.create_function("folded", 1, fold, deterministic=True)
+    store.connection.create_function("named", 1, known.key, deterministic=True)
     rows = store.rows(
         "SELECT id FROM fact WHERE (?1 IS NULL OR state = ?1)"
-        " AND (?2 IS NULL OR instr(folded(subject), ?2))"
+        " AND (?2 IS NULL OR instr(folded(subject), ?2) OR named(subject) = ?6)"
         " AND (?3 IS NULL OR id IN (SELECT fact_id FROM evidence"
         "  JOIN entry ON entry.id = entry_id WHERE source_id = ?3))"
         " AND id > ?4 ORDER BY id LIMIT ?5",
@@ -56,6 +58,7 @@ def listed(store: Store, wanted: Filter) -> list[Fact]:
         wanted.source,
         wanted.after,
         wanted.limit,
+        None if wanted.subject is None else known.key(wanted.subject),
     )
     return [facts.get(store, row["id"]) for row in rows]
 

@@ -17,16 +17,20 @@ BEGIN, END = "<!-- reference -->\n", "<!-- end of the reference -->\n"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 #: exit codes of a command beside those that all have
 ALSO: dict[str, tuple[int, ...]] = {
-    "run": (7,),
+    "run": (7, 143),
+    "reload": (4, 7),
+    "stop": (4, 6, 7),
     "status": (6,),
     "demo": (6,),
     "source add": (4, 5),
     "source pause": (4, 5),
     "source resume": (4, 5),
+    "source set-url": (4,),
     "source remove": (5,),
     "fact approve": (4,),
     "fact reject": (4,),
     "fact quarantine": (4,),
+    "fact requeue": (4,),
     "fact retract": (4, 5),
     "review": (10,),
     "release verify": (4,),

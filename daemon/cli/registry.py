@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from daemon import schedule
 from daemon.errors import Conflict, NotFound, Refused, UsageError
 from daemon.store import Store, timestamp
 from ingest import FetchError
 from ingest.formats import AUTO, FORMATS
+from ingest.networks import Allowed
 from ingest.urls import checked, redact
 
 #: the source that facts added by hand come from; it is never polled
@@ -35,14 +38,17 @@ class Described:
     format: str | None  #: of a log's rows; None for a feed
     tier: str
     state: str
-    allow_private: bool
+    allow_private: tuple[str, ...]  #: networks, or ``any``
     failures: int  #: in a row
     last_error: str | None
     last_ok_at: datetime | None  #: None before the first good poll
     next_poll_at: datetime
+    last_full_at: datetime | None  #: a feed's last whole document
+    proposed_url: str | None  #: where a feed says it has moved for good, as shown
     entries: int
     facts: int  #: that an entry of the source supports
     dead_letters: int
+    dropped: int  #: facts dropped over a quota, ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class NewSource:
     kind: str
     location: str
     tier: str
-    allow_private: bool
+    allow_private: Allowed
     format: str = AUTO  #: of a log's rows
 
 
@@ -62,13 +68,14 @@ _DESCRIBE = (
     " (SELECT count(*) FROM entry WHERE source_id = source.id) AS entries,"
     " (SELECT count(DISTINCT fact_id) FROM evidence JOIN entry ON entry.id = entry_id"
     "  WHERE source_id = source.id) AS facts,"
-    " (SELECT count(*) FROM dead_letter WHERE source_id = source.id) AS dead_letters"
+    " (SELECT count(*) FROM dead_letter WHERE source_id = source.id) AS dead_letters,"
+    " (SELECT coalesce(sum(facts), 0) FROM dropped WHERE source_id = source.id) AS dropped"
     " FROM source"
 )
 
 
 def _described(row: sqlite3.Row) -> Described:
-    ok = row["last_ok_at"]
+    move = schedule.move(row["moved_to"], row["moved_polls"])
     return Described(
         id=row["id"],
         name=row["name"],
@@ -77,15 +84,22 @@ def _described(row: sqlite3.Row) -> Described:
         format=row["format"] if row["kind"] == "log" else None,
         tier=row["tier"],
         state=row["state"],
-        allow_private=bool(row["allow_private"]),
+        allow_private=Allowed.parse((row["allow_private"],)).words,
         failures=row["failures"],
         last_error=row["last_error"],
-        last_ok_at=datetime.fromisoformat(ok) if ok else None,
+        last_ok_at=_moment(row["last_ok_at"]),
         next_poll_at=datetime.fromisoformat(row["next_poll_at"]),
+        last_full_at=_moment(row["last_full_at"]),
+        proposed_url=redact(move.url) if move is not None and move.is_proposed else None,
         entries=row["entries"],
         facts=row["facts"],
         dead_letters=row["dead_letters"],
+        dropped=row["dropped"],
     )
+
+
+def _moment(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def described(store: Store) -> list[Described]:
@@ -112,23 +126,23 @@ def requested(
     location: str,
     name: str | None,
     tier: str,
-    allow_private: bool,
+    allow_private: Sequence[str] = (),
     format: str = AUTO,
 ) -> NewSource:
     """Check what the operator gave; raises UsageError, Refused for the operator's own name."""
     if kind == "log":
         location = os.path.abspath(location)
     else:
-        _check_url(location)
+        check_url(location)
     name = name or _name_of(kind, location)
     if not _NAME.fullmatch(name):
         raise UsageError(
             f"{name!r} can't name a source",
             hint="name it with --name: letters, digits, '.', '_' and '-', at most 64",
         )
-    _check_not_ours(name)
+    check_not_ours(name)
     check_format(kind, format)
-    return NewSource(name, kind, location, tier, allow_private, format)
+    return NewSource(name, kind, location, tier, allowed(allow_private), format)
 
 
 def check_format(kind: str, format: str) -> None:
@@ -140,7 +154,18 @@ def check_format(kind: str, format: str) -> None:
         raise UsageError("a feed tells its own format", hint="--format is for correction logs")
 
 
-def _check_url(location: str) -> None:
+def allowed(networks: Sequence[str]) -> Allowed:
+    """Return the private addresses that the operator lists; raises UsageError."""
+    try:
+        return Allowed.parse(networks)
+    except ValueError as error:
+        raise UsageError(
+            f"--allow-private: {error}", hint="give networks such as 10.0.0.0/8, or any"
+        ) from error
+
+
+def check_url(location: str) -> None:
+    """Raise UsageError for a URL that can't be fetched."""
     try:
         checked(location)
     except FetchError as error:
@@ -151,7 +176,8 @@ def _name_of(kind: str, location: str) -> str:
     return Path(location).stem if kind == "log" else urlsplit(location).hostname or ""
 
 
-def _check_not_ours(name: str) -> None:
+def check_not_ours(name: str) -> None:
+    """Raise Refused for the operator's own source."""
     if name == OPERATOR:
         raise Refused(
             f"the source {OPERATOR!r} holds what wised fact add brings and is never polled",
@@ -186,24 +212,28 @@ def add(store: Store, new: NewSource, now: datetime, reason: str = "") -> str:
 
 def _fresh(new: NewSource, now: datetime) -> dict[str, object]:
     """Return the columns of a source that was never polled and is due at once."""
-    position = ("log_offset", "log_fingerprint", "log_tail", "log_inode")
-    unread = ("etag", "last_modified", "last_error", *position)
     return {
         "kind": new.kind,
         "location": new.location,
         "format": new.format,
         "tier": new.tier,
-        "allow_private": int(new.allow_private),
+        "allow_private": str(new.allow_private),
         "state": "active",
         "next_poll_at": timestamp(now),
-        "failures": 0,
-        **dict.fromkeys(unread),
+        **unread(),
     }
 
 
+def unread() -> dict[str, object]:
+    """Return the columns of a source of whose polls nothing is known."""
+    position = ("log_offset", "log_fingerprint", "log_tail", "log_inode")
+    told = ("etag", "last_modified", "last_full_at", "last_error", "moved_to", *position)
+    return {"failures": 0, "moved_polls": 0, **dict.fromkeys(told)}
+
+
 def _same(row: sqlite3.Row, new: NewSource) -> bool:
-    stored = (row["kind"], row["location"], row["format"], row["tier"], bool(row["allow_private"]))
-    return stored == (new.kind, new.location, new.format, new.tier, new.allow_private)
+    stored = (row["kind"], row["location"], row["format"], row["tier"], row["allow_private"])
+    return stored == (new.kind, new.location, new.format, new.tier, str(new.allow_private))
 
 
 def change(store: Store, name: str, event: str, reason: str, now: datetime) -> str:
@@ -212,7 +242,7 @@ def change(store: Store, name: str, event: str, reason: str, now: datetime) -> s
     A removed source keeps its row, so that facts keep their evidence. Raises NotFound, Conflict,
     and Refused for the operator's own source.
     """
-    _check_not_ours(name)
+    check_not_ours(name)
     target = _TO[event]
     with store.write():
         old = describe(store, name)
@@ -241,6 +271,8 @@ def _record(
     data = {"name": name, "location": source.location, "tier": source.tier}
     if source.format is not None:
         data["format"] = source.format
+    if source.allow_private:
+        data["allow_private"] = ",".join(source.allow_private)
     data |= {"from": before or "", "to": after, "reason": reason}
     store.event(f"source.{event}", f"source:{source.id}", data, now)
 

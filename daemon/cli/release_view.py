@@ -15,6 +15,7 @@ from daemon.errors import Conflict
 from daemon.measured import Measured
 from daemon.releases import Release
 from daemon.render import times
+from daemon.status_document import measures
 from daemon.store import Store, facts
 from daemon.store.facts import Fact
 
@@ -93,25 +94,6 @@ def document(seen: View) -> dict[str, object]:
     }
 
 
-def measures(release: Release) -> dict[str, dict[str, object]]:
-    """Return each probe kind's right, asked and rate (None when nothing was asked).
-
-    A sample has the size of the whole and the 95 % interval of its rate beside it.
-    """
-    return {name: _measure(measured) for name, measured in release.measures.items()}
-
-
-def _measure(measured: Measured) -> dict[str, object]:
-    right, asked, whole = measured.right, measured.asked, measured.whole
-    body: dict[str, object] = {"right": right, "asked": asked}
-    body["rate"] = right / asked if asked else None
-    if whole is not None:
-        from policies import interval
-
-        body |= {"whole": whole, "interval": interval(right, asked, whole)}
-    return body
-
-
 def measure_line(measured: Measured) -> str:
     """Return a measure as ``0.9875 (158 of 160)``, a sample's with its 95 % interval."""
     right, asked, whole = measured.right, measured.asked, measured.whole
@@ -152,16 +134,18 @@ def difference(store: Store, old: int, new: int) -> Difference:
     """Compare what two releases hold; raises NotFound."""
     for number in (old, new):
         releases.get(store, number)
-    before = {f.slot_key: f for f in facts.only_in(store, old, new)}
-    after = {f.slot_key: f for f in facts.only_in(store, new, old)}
-    held = queries.fact_counts(store).get(new, 0)
+    gone: dict[str, list[Fact]] = {}  # where names became one a slot has several facts
+    for fact in facts.only_in(store, old, new):
+        gone.setdefault(fact.slot_key, []).append(fact)
+    came = facts.only_in(store, new, old)
+    pairs = [(gone[f.slot_key].pop() if gone.get(f.slot_key) else None, f) for f in came]
     return Difference(
         old,
         new,
-        tuple(f for slot, f in after.items() if slot not in before),
-        tuple(f for slot, f in before.items() if slot not in after),
-        tuple((before[slot], f) for slot, f in after.items() if slot in before),
-        held - len(after),
+        added=tuple(f for held, f in pairs if held is None),
+        removed=tuple(f for of_slot in gone.values() for f in of_slot),
+        replaced=tuple((held, f) for held, f in pairs if held is not None),
+        kept=queries.fact_counts(store).get(new, 0) - len(came),
     )
 
 

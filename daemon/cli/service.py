@@ -1,7 +1,9 @@
-"""Commands on the service as a whole: init, run, status, demo, pause, resume."""
+"""Commands on the service: init, run, reload, stop, status, metrics, demo, pause, resume."""
 
 from __future__ import annotations
 
+import signal
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -75,7 +77,7 @@ def run(
         str, typer.Option("--stages", metavar="LIST", help="What to do: ingest, edit.")
     ] = ",".join(STAGES),
 ) -> None:
-    """Run the daemon in the foreground.
+    """Run the daemon in the foreground; SIGTERM drains, a second one stops at once.
 
     Example: wised run --once --stages ingest,edit
     """
@@ -87,6 +89,67 @@ def run(
     from daemon import service
 
     raise typer.Exit(service.run(state, once=once, stages=wanted))
+
+
+def reload(context: typer.Context, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Let the running daemon take over config.toml; a bad one is refused here.
+
+    Example: wised reload
+    """
+    from daemon import config as configuration
+    from daemon import reload as reloading
+
+    state = place(context)
+    new = state.config()
+    if not state.running_file.exists():
+        state.signal()  # raises NotRunning, as a rule
+    keys = reloading.changed(configuration.load(state.running_file), new)
+    reloading.check(keys)
+    pid = state.signal(*(() if dry_run else (signal.SIGHUP,)))
+    if as_json:
+        print_json({"dry_run": dry_run, "pid": pid, "changed": list(keys)})
+        return
+    for key in keys:
+        say(f"  {key}")
+    say(
+        f"pid {pid}: {'would be asked' if dry_run else 'asked'} to reload, {len(keys)} keys changed"
+    )
+
+
+def stop(
+    context: typer.Context,
+    at_once: Annotated[
+        bool, typer.Option("--now", help="Do not wait for the current stage to end.")
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0, help="Seconds to wait until it has ended.")
+    ] = 120,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Stop the running daemon; its current stage may end within shutdown_grace_seconds.
+
+    Example: wised stop --now
+    """
+    state = place(context)
+    if dry_run:
+        _stopped(state.signal(), "would be stopped", dry_run, as_json)
+        return
+    # Two signals of one kind may arrive as one; these two never do.
+    pid = state.signal(*((signal.SIGTERM, signal.SIGINT) if at_once else (signal.SIGTERM,)))
+    until = time.monotonic() + timeout
+    while state.daemon() is not None:
+        if time.monotonic() >= until:
+            raise Unhealthy(f"pid {pid} still runs", hint="wised stop --now; or a longer --timeout")
+        time.sleep(0.1)
+    _stopped(pid, "stopped", dry_run, as_json)
+
+
+def _stopped(pid: int, result: str, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({"dry_run": dry_run, "pid": pid, "result": result})
+    else:
+        say(f"pid {pid}: {result}")
 
 
 def status(
@@ -107,6 +170,7 @@ def status(
     Example: wised status --check
     """
     from daemon import status as standing
+    from daemon import status_document
     from daemon.cli import status_view
 
     if watch:
@@ -116,15 +180,39 @@ def status(
             raise UsageError("--watch ends with no verdict and is no one document")
         watching.run(place(context), period)
         return
-    with reading(context) as store:
-        seen = standing.read(place(context), store)
     moment = now()
+    with reading(context) as store:
+        seen = standing.read(place(context), store, moment)
     if as_json:
-        print_json(status_view.document(seen, moment))
+        print_json(status_document.document(seen, moment))
     else:
         fields(status_view.lines(seen, moment))
     if check and seen.problems:
         raise typer.Exit(Unhealthy.exit_code)
+
+
+def metrics(
+    context: typer.Context,
+    textfile: Annotated[
+        Path | None, typer.Option("--textfile", metavar="PATH", help="Replace this file instead.")
+    ] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Print the metrics in Prometheus' text format, with the daemon up or down.
+
+    Example: wised metrics
+    """
+    from daemon.observe import files
+    from daemon.observe import metrics as figures
+
+    with reading(context) as store:
+        text = figures.text(figures.read(place(context), store, now()))
+    if textfile is None:
+        say(text.rstrip("\n"), multiline=True)
+        return
+    if not dry_run:
+        files.replace(textfile, text, 0o644)
+    note(f"{textfile}: would be written" if dry_run else f"{textfile}: written")
 
 
 def demo(
@@ -195,5 +283,5 @@ def resume(
 
 def register(parent: typer.Typer) -> None:
     """Add the commands to the top level."""
-    for command in (init, run, status, demo, pause, resume):
+    for command in (init, run, reload, stop, status, metrics, demo, pause, resume):
         parent.command()(command)

@@ -32,7 +32,15 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="auto|NAME",
-        help="How a log's rows are written; docs/configuration.md has the names.",
+        help="How a log's rows are written; docs/sources.md has the names.",
+    ),
+]
+AllowPrivate = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-private",
+        metavar="NETWORK|any",
+        help="A private network that it may be fetched from, such as 10.0.0.0/8; repeatable.",
     ),
 ]
 
@@ -69,9 +77,7 @@ def add(
     ] = None,
     tier: Annotated[Tier, typer.Option("--tier", help="How far it is believed.")] = Tier.normal,
     format: Format = "auto",
-    allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Allow loopback and private addresses.")
-    ] = False,
+    allow_private: AllowPrivate = None,
     reason: Reason = "",
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -83,7 +89,7 @@ def add(
     from daemon.cli import registry
     from daemon.cli.rehearsal import changing
 
-    new = registry.requested(kind.value, location, name, tier.value, allow_private, format)
+    new = registry.requested(kind.value, location, name, tier.value, allow_private or (), format)
     why = reason_or(reason, "")
     with changing(place(context), dry_run=dry_run) as change:
         result = Result(f"source {new.name}", registry.add(change.store, new, now(), why))
@@ -103,7 +109,17 @@ def list_sources(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         print_json({"sources": [_document(one) for one in sources]})
         return
-    columns = ("name", "kind", "tier", "state", "facts", "last ok", "failures", "location")
+    columns = (
+        "name",
+        "kind",
+        "tier",
+        "state",
+        "facts",
+        "dropped",
+        "last ok",
+        "failures",
+        "location",
+    )
     moment = now()
     table(
         columns,
@@ -118,6 +134,7 @@ def _row(one: Described, moment: datetime) -> tuple[object, ...]:
         one.tier,
         one.state,
         one.facts,
+        one.dropped,
         ago(one.last_ok_at, moment),
         one.failures,
         one.location,
@@ -138,6 +155,8 @@ def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
         print_json({"source": document})
     else:
         fields(document.items())
+        if document["proposed_url"] is not None:
+            note(f"It says that it has moved: wised source set-url {name} follows it.")
 
 
 def _document(one: Described) -> dict[str, object]:
@@ -153,9 +172,12 @@ def _document(one: Described) -> dict[str, object]:
         "last_error": one.last_error,
         "last_ok_at": times(one.last_ok_at),
         "next_poll_at": times(one.next_poll_at),
+        "last_full_at": times(one.last_full_at),
+        "proposed_url": one.proposed_url,
         "entries": one.entries,
         "facts": one.facts,
         "dead_letters": one.dead_letters,
+        "dropped": one.dropped,
     }
 
 
@@ -187,6 +209,33 @@ def resume(
     Example: wised source resume world
     """
     _change(context, name, "resume", reason, dry_run, as_json)
+
+
+@app.command("set-url")
+def set_url(
+    context: typer.Context,
+    name: Name,
+    url: Annotated[
+        str | None,
+        typer.Argument(metavar="URL", help="Default: where the feed says it has moved for good."),
+    ] = None,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Fetch a feed from another URL from now on; entries it brought are known again by their ids.
+
+    Example: wised source set-url world https://example.org/new.atom
+    """
+    from daemon.cli import moving
+    from daemon.cli.rehearsal import changing
+
+    with changing(place(context), dry_run=dry_run) as change:
+        moved = moving.set_url(change.store, name, url, reason_or(reason, ""), now())
+        result = Result(f"source {name}", moved.result)
+        show_changes([result], change.changes(), dry_run=dry_run, as_json=as_json)
+    if moved.warning:
+        note(moved.warning)
 
 
 @app.command()
@@ -222,9 +271,7 @@ def test(
     location: Annotated[
         str, typer.Argument(metavar="LOCATION|NAME", help="A URL, a path or a source's name.")
     ],
-    allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Allow loopback and private addresses.")
-    ] = False,
+    allow_private: AllowPrivate = None,
     format: Annotated[
         str | None,
         typer.Option(
@@ -240,13 +287,17 @@ def test(
     """
     from daemon.cli import trial
 
-    found = trial.poll(place(context), location, allow_private, now(), format)
+    moment, state = now(), place(context)
+    found = trial.poll(state, location, allow_private or (), moment, format)
+    over = trial.over(state, location, found, moment)
     if as_json:
-        print_json(trial.document(found, limit))
+        print_json(trial.document(found, limit, over))
         return
     for columns, rows in trial.tables(found, limit):
         table(columns, rows)
     note(trial.summary(found, limit))
+    for one in over:
+        note(str(one))
 
 
 def register(parent: typer.Typer) -> None:

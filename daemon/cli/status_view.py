@@ -6,86 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
-from daemon.cli.release_view import measure_line, measures
-from daemon.progress import Work
+from daemon.cli.release_view import measure_line
+from daemon.observe.pulse import Work
 from daemon.render import ago, span, times
 from daemon.status import SourceHealth, Status
 from daemon.store.shards import Shard
-
-
-def document(status: Status, now: datetime) -> dict[str, object]:
-    """Return the status as it is printed in JSON; ages are in seconds."""
-    current, oldest = status.release, status.oldest_waiting
-    since = current.promoted_at
-    return {
-        "healthy": not status.problems,
-        "problems": status.problems,
-        "daemon": {"running": status.daemon is not None, "holder": status.daemon},
-        "work": _work(status.work),
-        "release": {
-            "number": current.number,
-            "facts": status.held,
-            "promoted_at": times(since),
-            "age_seconds": None if since is None else (now - since).total_seconds(),
-        },
-        "memory": [_shard(one) for one in status.shards],
-        "queue": dict(status.queue),
-        "oldest_waiting": None
-        if oldest is None
-        else {
-            "fact": oldest[0],
-            "state": oldest[1],
-            "received_at": times(oldest[2]),
-            "age_seconds": (now - oldest[2]).total_seconds(),
-        },
-        "sources": [_source(one) for one in status.sources],
-        "gate": _gate(status),
-        "holds": dict(status.holds),
-        "dead_letters": status.dead_letters,
-    }
-
-
-def _work(work: Work | None) -> dict[str, object] | None:
-    if work is None:
-        return None
-    return {
-        "stage": work.stage,
-        "since": times(work.since),
-        "doing": work.doing,
-        "done": work.done,
-        "total": work.total,
-    }
-
-
-def _shard(one: Shard) -> dict[str, object]:
-    return {
-        "made_in": one.made_in,
-        "live": one.live,
-        "dead": one.dead,
-        "fullness": round(one.fullness, 4),
-    }
-
-
-def _source(one: SourceHealth) -> dict[str, object]:
-    return {
-        "name": one.name,
-        "state": one.state,
-        "failing": one.is_failing,
-        "failures": one.failures,
-        "last_error": one.last_error,
-        "last_ok_at": times(one.last_ok_at),
-    }
-
-
-def _gate(status: Status) -> dict[str, object] | None:
-    if status.gate is None:
-        return None
-    return {
-        "release": status.gate.number,
-        "state": status.gate.state,
-        "reason": status.gate.reason,
-        "measures": measures(status.gate),
-    }
+from ingest.urls import host
 
 
 def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
@@ -100,11 +26,14 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
     yield "facts", queue_line(status)
     if status.oldest_waiting:
         yield "oldest waiting", waiting_line(status, now)
+    yield from batch_lines(status)
     yield from _source_lines(status)
+    yield from dropped_lines(status)
     yield from gate_lines(status)
     for kind, reason in status.holds.items():
         yield "hold", f"{kind}: {reason}"
     yield "dead letters", status.dead_letters
+    yield from unread_lines(status)
 
 
 def work_line(work: Work, now: datetime) -> str:
@@ -134,6 +63,27 @@ def waiting_line(status: Status, now: datetime) -> str | None:
     return f"fact {fact}, {state}, received {ago(since, now)}"
 
 
+def batch_lines(status: Status) -> Iterator[tuple[str, object]]:
+    """Yield the batches that failed and are tried again, the next first."""
+    for batch in status.waiting:
+        again = f"next attempt at {times(batch.next_attempt_at)}"
+        what = f"{batch.facts} facts, {again}, {batch.attempts} failed: {batch.error}"
+        yield f"batch {batch.batch}", what
+
+
+def dropped_lines(status: Status) -> Iterator[tuple[str, object]]:
+    """Yield what was dropped over a quota lately, by source and quota."""
+    for one in status.dropped:
+        count = "1 fact" if one.facts == 1 else f"{one.facts} facts"
+        yield "dropped", f"{count} of {one.source} in 24 hours, over {one.quota}"
+
+
+def unread_lines(status: Status) -> Iterator[tuple[str, object]]:
+    """Yield how much the reader has still to read, when there is any."""
+    if status.unread:
+        yield "unread", f"{status.unread} entries wait for the reader"
+
+
 def _memory_line(shards: tuple[Shard, ...]) -> str:
     """Return how full the shards are: ``5 shards, 31 to 94 % full; 71 of 720 facts dead``."""
     full = sorted(round(100 * one.fullness) for one in shards)
@@ -150,6 +100,15 @@ def _source_lines(status: Status) -> Iterator[tuple[str, object]]:
         if one.is_failing:
             trouble = f"{one.failures} times in a row: {one.last_error or 'no error noted'}"
             yield "  failing", f"{one.name}, {trouble}"
+    for one in status.sources:
+        if one.proposed_url is not None:
+            yield "  moved", f"{one.name}, {_moved(one, one.proposed_url)}"
+
+
+def _moved(one: SourceHealth, new: str) -> str:
+    old_host, new_host = host(one.location), host(new)
+    other = "" if old_host == new_host else f", another host ({new_host} instead of {old_host})"
+    return f"has moved for good to {new}{other}; to follow it: wised source set-url {one.name}"
 
 
 def _calm(one: SourceHealth) -> str:

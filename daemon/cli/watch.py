@@ -13,7 +13,7 @@ from daemon import status as standing
 from daemon.cli import status_view
 from daemon.cli.common import now
 from daemon.cli.terminal import ends_in_order
-from daemon.progress import Work
+from daemon.observe.pulse import Work
 from daemon.render import console, fields, say, styled
 from daemon.state import State
 from daemon.status import Status
@@ -59,14 +59,15 @@ def run(state: State, period_seconds: float) -> None:
             return  # the way to end it
 
 
-def _look(state: State) -> Status:
+def _look(state: State, at: datetime) -> Status:
     with state.store(read_only=True) as store:
-        return standing.read(state, store)
+        return standing.read(state, store, at)
 
 
 def _snapshots(state: State, period_seconds: float) -> None:
     while True:
-        seen, at = _look(state), now()
+        at = now()
+        seen = _look(state, at)
         fields([("at", at), *status_view.lines(seen, at)])
         say("")
         sys.stdout.flush()
@@ -79,7 +80,8 @@ def _screen(state: State, period_seconds: float) -> None:
     pace = Pace()
     with Live(console=console(), screen=True, auto_refresh=False) as live:
         while True:
-            seen, at = _look(state), now()
+            at = now()
+            seen = _look(state, at)
             left = pace.seconds_left(seen.work, at)
             live.update(drawn(seen, at, left), refresh=True)
             time.sleep(period_seconds)
@@ -157,6 +159,9 @@ def _queue(seen: Status, at: datetime) -> Table:
         grid.add_row(styled(state, "dim"), styled(count))
     if (waiting := status_view.waiting_line(seen, at)) is not None:
         grid.add_row(styled("oldest waiting", "dim"), styled(waiting))
+    for lines in (status_view.batch_lines, status_view.dropped_lines, status_view.unread_lines):
+        for name, value in lines(seen):
+            grid.add_row(styled(name, "dim"), styled(value, "yellow"))
     grid.add_row(styled("dead letters", "dim"), styled(seen.dead_letters))
     return grid
 

@@ -80,15 +80,33 @@ class Store:
         return int(self.connection.execute("PRAGMA user_version").fetchone()[0])
 
     def _migrate(self) -> None:
-        while self._version() < len(MIGRATIONS):
-            with self.write():
-                number = self._version()
-                if number >= len(MIGRATIONS):
-                    return
-                for statement in _statements(MIGRATIONS[number]):
-                    self.connection.execute(statement)
-                self.connection.execute(f"PRAGMA user_version = {number + 1}")
-                self.connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        """Run the migrations that have not run, each with its record and check in a transaction."""
+        if self._version() >= len(MIGRATIONS):
+            return
+        # NOTE: a table that others refer to can't be made anew with this on, and within a
+        # transaction it can't be switched off; the check before the commit takes its place.
+        self.connection.execute("PRAGMA foreign_keys = OFF")
+        try:
+            while self._version() < len(MIGRATIONS):
+                with self.write():
+                    self._migrate_once()
+        finally:
+            self.connection.execute("PRAGMA foreign_keys = ON")
+
+    def _migrate_once(self) -> None:
+        """Run the next migration, unless another process has come first."""
+        number = self._version()
+        if number >= len(MIGRATIONS):
+            return
+        for statement in _statements(MIGRATIONS[number]):
+            self.connection.execute(statement)
+        if broken := self.rows("PRAGMA foreign_key_check"):
+            raise IntegrityError(
+                f"{self.folder / FILE}: {len(broken)} rows refer to rows that are missing",
+                hint="restore a backup",
+            )
+        self.connection.execute(f"PRAGMA user_version = {number + 1}")
+        self.connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
     def close(self) -> None:
         """Close the connection."""

@@ -6,11 +6,12 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from daemon.errors import NotFound
+from daemon.store import keys
 from daemon.store.database import Store, timestamp
-from ingest import Candidate, fact_key, slot_key
+from ingest import Candidate
 
 #: states in which a fact is, or is on its way to be, what the model should answer
 CLAIMS_SLOT = (
@@ -51,6 +52,8 @@ class Fact:
     same_as: int | None
     batch_id: int | None
     attempts: int
+    brought_by: int | None  #: source that it was polled from; None: brought in by hand
+    vouched_by: int | None  #: most trusted source that says so, whose quota it counts against
 
 
 def _fact(row: sqlite3.Row) -> Fact:
@@ -83,6 +86,30 @@ def in_states(store: Store, states: Iterable[str], limit: int = -1, after: int =
     return [_fact(row) for row in rows]
 
 
+def to_triage(store: Store, sizes: Sequence[int]) -> list[Fact]:
+    """Return the received facts to look at next: those tried least, the oldest first.
+
+    ``sizes`` says how many at most, by how often they were tried.
+    """
+    row = store.one("SELECT min(attempts) AS tries FROM fact WHERE state = 'received'")
+    if row is None or row["tries"] is None:
+        return []
+    rows = store.rows(
+        "SELECT * FROM fact WHERE state = 'received' AND attempts = ? ORDER BY id LIMIT ?",
+        row["tries"],
+        sizes[min(row["tries"], len(sizes) - 1)],
+    )
+    return [_fact(row) for row in rows]
+
+
+def count_tries(store: Store, facts: Sequence[Fact], tries: int) -> None:
+    """Record how often facts were tried, inside a transaction."""
+    store.connection.executemany(
+        "UPDATE fact SET attempts = ?, rev = rev + 1 WHERE id = ?",
+        [(tries, fact.id) for fact in facts],
+    )
+
+
 def among(store: Store, ids: Sequence[int], states: Sequence[str], limit: int) -> list[Fact]:
     """Return the first ``limit`` of the facts named by ``ids`` that are in ``states``, in order."""
     rows = store.rows(
@@ -93,6 +120,12 @@ def among(store: Store, ids: Sequence[int], states: Sequence[str], limit: int) -
         limit,
     )
     return [_fact(row) for row in rows]
+
+
+def key_of(store: Store, candidate: Candidate) -> str:
+    """Return the key that a candidate would have as a fact."""
+    said = (candidate.subject, candidate.relation, candidate.object)
+    return keys.names(store).fact_key(*said)
 
 
 def by_key(store: Store, key: str) -> list[Fact]:
@@ -160,22 +193,29 @@ def insert(
     tier: str,
     asserted_at: datetime,
     now: datetime,
+    source_id: int | None = None,
     reason: str = "",
 ) -> int:
-    """Store a candidate as a received fact with its evidence, inside a transaction."""
+    """Store a candidate as a received fact with its evidence, inside a transaction.
+
+    ``source_id`` is the source that it was polled from, None for one brought in by hand.
+    """
+    known = keys.names(store)
     row = {
         "subject": candidate.subject,
         "relation": candidate.relation,
         "object": candidate.object,
         "prompts": json.dumps(candidate.prompts, ensure_ascii=False),
         "held_out": json.dumps(candidate.held_out, ensure_ascii=False),
-        "slot_key": slot_key(candidate.subject, candidate.relation),
-        "fact_key": fact_key(candidate.subject, candidate.relation, candidate.object),
+        "slot_key": known.slot_key(candidate.subject, candidate.relation),
+        "fact_key": known.fact_key(candidate.subject, candidate.relation, candidate.object),
         "tier": tier,
         "extractor": candidate.extractor,
         "state": "received",
         "asserted_at": timestamp(asserted_at),
         "received_at": timestamp(now),
+        "brought_by": source_id,
+        "vouched_by": source_id,
     }
     fact_id = store.insert("fact", row)
     if entry_id is not None:
@@ -185,6 +225,37 @@ def insert(
         data["reason"] = reason
     store.event("fact.receive", f"fact:{fact_id}", data, now)
     return fact_id
+
+
+def receive_time(store: Store, now: datetime) -> datetime:
+    """Return when a fact counts as received: now, but never before one that is here already.
+
+    Else a clock that was set back would let news look older than what it replaces.
+    """
+    row = store.one("SELECT received_at FROM fact ORDER BY id DESC LIMIT 1")
+    if row is None:
+        return now
+    last = datetime.fromisoformat(row["received_at"])
+    return now if now >= last else last + timedelta(microseconds=1)
+
+
+def insert_again(store: Store, fact: Fact, now: datetime) -> int:
+    """Store a fact anew as a received one with its evidence, by hand, inside a transaction."""
+    same = (
+        "subject, relation, object, prompts, held_out, slot_key, fact_key, tier, extractor,"
+        " asserted_at"
+    )
+    done = store.connection.execute(
+        f"INSERT INTO fact ({same}, state, received_at)"
+        f" SELECT {same}, 'received', ? FROM fact WHERE id = ?",
+        (timestamp(receive_time(store, now)), fact.id),
+    )
+    new = done.lastrowid
+    assert new is not None, "a row was inserted"
+    share_evidence(store, fact.id, new)
+    data = {"to": "received", "object": fact.object, "again": fact.id}
+    store.event("fact.receive", f"fact:{new}", data, now)
+    return new
 
 
 def add_evidence(store: Store, fact_id: int, entry_id: int, quote: str) -> None:
@@ -229,13 +300,14 @@ def evidence(store: Store, fact_id: int) -> list[Evidence]:
     return [Evidence(**dict(row)) for row in rows]
 
 
-def subjects(store: Store, last: int) -> list[str]:
-    """Return the subjects of the facts up to ``last`` that have a configured relation."""
+def slots(store: Store, last: int) -> list[tuple[str, str]]:
+    """Return subject, as written, and configured relation of the facts up to ``last``."""
     rows = store.rows(
-        "SELECT DISTINCT subject FROM fact WHERE relation != 'asked' AND id <= ? ORDER BY subject",
+        "SELECT DISTINCT subject, relation FROM fact WHERE relation != 'asked' AND id <= ?"
+        " ORDER BY subject, relation",
         last,
     )
-    return [row["subject"] for row in rows]
+    return [(row["subject"], row["relation"]) for row in rows]
 
 
 def move(store: Store, facts: Sequence[Fact], event: str, now: datetime, reason: str = "") -> None:

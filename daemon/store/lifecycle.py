@@ -23,6 +23,7 @@ FACT_STATES = (
     "retracted",
     "rejected",
     "failed",
+    "dropped",
 )
 RELEASE_STATES = (
     "building",
@@ -78,6 +79,12 @@ FACT: dict[tuple[str, str], str] = {
     ("verified", "return"): "approved",
     ("batched", "fail"): "failed",
     ("edited", "fail"): "failed",
+    # over a quota
+    ("received", "drop"): "dropped",
+    ("pending", "drop"): "dropped",
+    ("conflicting", "drop"): "dropped",
+    ("quarantined", "drop"): "dropped",
+    ("dropped", "requeue"): "duplicate",  # of the new fact that it comes back as
     # taking it back
     ("promoted", "retract"): "retracted",
     ("verified", "retract"): "retracted",

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from daemon.store.lifecycle import FACT_STATES, RELEASE_STATES
-
 APPLICATION_ID = 0x77697365  # "wise"
 
-
-def _states(states: tuple[str, ...]) -> str:
-    return ", ".join(f"'{state}'" for state in states)
-
-
-M001_CREATE = f"""
+M001_CREATE = """
 CREATE TABLE source (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
@@ -74,7 +67,11 @@ CREATE TABLE fact (
     fact_key TEXT NOT NULL,
     tier TEXT NOT NULL,
     extractor TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ({_states(FACT_STATES)})),
+    state TEXT NOT NULL CHECK (state IN (
+        'received', 'duplicate', 'known', 'conflicting', 'quarantined', 'pending',
+        'approved', 'batched', 'edited', 'verified', 'promoted', 'superseded',
+        'retracted', 'rejected', 'failed'
+    )),
     reason TEXT NOT NULL DEFAULT '',
     rev INTEGER NOT NULL DEFAULT 1,
     asserted_at TEXT NOT NULL,
@@ -104,12 +101,15 @@ CREATE TABLE embedding (
 
 CREATE TABLE release (
     number INTEGER PRIMARY KEY,
-    state TEXT NOT NULL CHECK (state IN ({_states(RELEASE_STATES)})),
+    state TEXT NOT NULL CHECK (state IN (
+        'building', 'candidate', 'verified', 'promoted', 'previous', 'retained',
+        'refused', 'pruned'
+    )),
     folder TEXT,
     parent INTEGER REFERENCES release(number),
     batch_id INTEGER REFERENCES batch(id),
     manifest_sha256 TEXT,
-    measures TEXT NOT NULL DEFAULT '{{}}',
+    measures TEXT NOT NULL DEFAULT '{}',
     reason TEXT NOT NULL DEFAULT '',
     pinned INTEGER NOT NULL DEFAULT 0,
     rev INTEGER NOT NULL DEFAULT 1,
@@ -188,8 +188,129 @@ ALTER TABLE embedding ADD COLUMN text_key TEXT;
 CREATE INDEX embedding_by_text ON embedding(text_key);
 """
 
+#: the private networks of a source, a whole answer once a day, and where a feed says it has moved
+M005_FETCHING = """
+ALTER TABLE source ADD COLUMN allowed TEXT NOT NULL DEFAULT '';
+UPDATE source SET allowed = 'any' WHERE allow_private != 0;
+ALTER TABLE source DROP COLUMN allow_private;
+ALTER TABLE source RENAME COLUMN allowed TO allow_private;
+ALTER TABLE source ADD COLUMN last_full_at TEXT;
+ALTER TABLE source ADD COLUMN moved_to TEXT;
+ALTER TABLE source ADD COLUMN moved_polls INTEGER NOT NULL DEFAULT 0;
+"""
+
+#: facts dropped over a quota, and whose quota a fact counts against; the table is made anew
+#: because its list of states can't be altered
+M006_QUOTAS = """
+CREATE TABLE fact_anew (
+    id INTEGER PRIMARY KEY,
+    subject TEXT NOT NULL,
+    relation TEXT NOT NULL,
+    object TEXT NOT NULL,
+    prompts TEXT NOT NULL,
+    held_out TEXT NOT NULL,
+    slot_key TEXT NOT NULL,
+    fact_key TEXT NOT NULL,
+    tier TEXT NOT NULL,
+    extractor TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN (
+        'received', 'duplicate', 'known', 'conflicting', 'quarantined', 'pending',
+        'approved', 'batched', 'edited', 'verified', 'promoted', 'superseded',
+        'retracted', 'rejected', 'failed', 'dropped'
+    )),
+    reason TEXT NOT NULL DEFAULT '',
+    rev INTEGER NOT NULL DEFAULT 1,
+    asserted_at TEXT NOT NULL,
+    received_at TEXT NOT NULL,
+    same_as INTEGER REFERENCES fact(id),
+    batch_id INTEGER REFERENCES batch(id),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    brought_by INTEGER REFERENCES source(id),
+    vouched_by INTEGER REFERENCES source(id)
+) STRICT;
+INSERT INTO fact_anew (
+    id, subject, relation, object, prompts, held_out, slot_key, fact_key, tier, extractor,
+    state, reason, rev, asserted_at, received_at, same_as, batch_id, attempts,
+    brought_by, vouched_by
+) SELECT
+    id, subject, relation, object, prompts, held_out, slot_key, fact_key, tier, extractor,
+    state, reason, rev, asserted_at, received_at, same_as, batch_id, attempts,
+    (SELECT iif(name = 'operator', NULL, source.id) FROM evidence
+        JOIN entry ON entry.id = entry_id JOIN source ON source.id = source_id
+        WHERE fact_id = fact.id
+        ORDER BY entry_id LIMIT 1),
+    (SELECT iif(name = 'operator', NULL, source.id) FROM evidence
+        JOIN entry ON entry.id = entry_id JOIN source ON source.id = source_id
+        WHERE fact_id = fact.id
+        ORDER BY CASE source.tier WHEN 'trusted' THEN 0 WHEN 'normal' THEN 1 ELSE 2 END, entry_id
+        LIMIT 1)
+FROM fact;
+DROP TABLE fact;
+ALTER TABLE fact_anew RENAME TO fact;
+CREATE INDEX fact_by_state ON fact(state);
+CREATE INDEX fact_by_slot ON fact(slot_key);
+CREATE INDEX fact_by_key ON fact(fact_key);
+CREATE INDEX fact_by_batch ON fact(batch_id);
+CREATE INDEX fact_by_source ON fact(brought_by, received_at);
+CREATE INDEX fact_undecided ON fact(vouched_by, state)
+    WHERE state IN ('received', 'pending', 'conflicting', 'quarantined');
+
+CREATE TABLE dropped (
+    id INTEGER PRIMARY KEY,
+    source_id INTEGER NOT NULL REFERENCES source(id),
+    quota TEXT NOT NULL,
+    facts INTEGER NOT NULL CHECK (facts > 0),
+    at TEXT NOT NULL
+) STRICT;
+CREATE INDEX dropped_by_source ON dropped(source_id, at);
+CREATE INDEX dropped_by_time ON dropped(at);
+"""
+
+#: entries whose text a language model is still to read
+M007_READING = """
+CREATE TABLE unread (
+    entry_id INTEGER PRIMARY KEY REFERENCES entry(id),
+    text TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    next_at TEXT NOT NULL
+) STRICT;
+CREATE INDEX unread_by_time ON unread(next_at);
+"""
+
+#: what the keys of facts are made with; no row: nothing that is known
+M008_NAMES = """
+CREATE TABLE keying (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    made_with TEXT NOT NULL
+) STRICT;
+"""
+
+#: a batch whose worker died is tried again, and taken apart: `daemon/attempts.py`
+M009_ATTEMPTS = """
+ALTER TABLE batch ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE batch ADD COLUMN next_attempt_at TEXT;
+ALTER TABLE batch ADD COLUMN split_from INTEGER REFERENCES batch(id);
+CREATE INDEX batch_waiting ON batch(next_attempt_at) WHERE next_attempt_at IS NOT NULL;
+"""
+
+#: when each part of the daemon last moved, and what polls came to: figures that outlive a restart
+M010_VITAL_SIGNS = """
+CREATE TABLE heartbeat (
+    part TEXT PRIMARY KEY,
+    at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE poll_tally (
+    source_id INTEGER NOT NULL REFERENCES source(id),
+    code TEXT NOT NULL,
+    polls INTEGER NOT NULL DEFAULT 0,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (source_id, code)
+) STRICT, WITHOUT ROWID;
+"""
+
 #: releases that a person let pass a hold; the facts that say the same as another
-M010_CLI = """
+M011_CLI = """
 CREATE INDEX fact_by_same ON fact(same_as) WHERE same_as IS NOT NULL;
 ALTER TABLE release ADD COLUMN approved INTEGER NOT NULL DEFAULT 0 CHECK (approved IN (0, 1));
 """
@@ -200,5 +321,11 @@ MIGRATIONS: tuple[str, ...] = (
     M002_LEDGER,
     M003_LOG_FORMATS,
     M004_EMBEDDED_TEXTS,
-    M010_CLI,
+    M005_FETCHING,
+    M006_QUOTAS,
+    M007_READING,
+    M008_NAMES,
+    M009_ATTEMPTS,
+    M010_VITAL_SIGNS,
+    M011_CLI,
 )

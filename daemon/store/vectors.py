@@ -10,8 +10,9 @@ from daemon.store.database import Store
 from ingest.text import digest
 
 PAGE = 4096  #: rows read at once; 6 MB of the default model's
-#: states of facts that no new fact is held against: not looked at yet, or said before by another
-NOT_COMPARED = ("received", "duplicate")
+#: states of facts that no new fact is held against: not looked at yet, said before by another, or
+#: dropped: a flood is not to be embedded, and what comes back does so as a new fact
+NOT_COMPARED = ("received", "duplicate", "dropped")
 
 
 @dataclass(frozen=True, slots=True)

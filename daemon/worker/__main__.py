@@ -1,88 +1,47 @@
-"""Serve the daemon's requests, a JSON line each, until standard input ends."""
+"""Serve the daemon's requests, a JSON line each, until standard input ends.
+
+The heartbeat starts before anything heavy is imported, so that a slow start is no silence.
+"""
 
 from __future__ import annotations
 
-import base64
+import ctypes
+import faulthandler
 import os
 import queue
+import signal
 import sys
 import threading
-from collections.abc import Sequence
+import time
 from pathlib import Path
 from typing import TextIO
 
-from daemon import config as configuration
-from daemon.messages import (
-    Answers,
-    Ask,
-    Build,
-    Built,
-    Embed,
-    Embedded,
-    Envelope,
-    Failed,
-    Progress,
-    Reply,
-    ReplyLine,
-    Said,
-)
-from daemon.worker.session import MAX_ANSWER_TOKENS, Session
+from daemon.messages import Alive, Failed, Progress, Reply, ReplyLine
+
+HEARTBEAT_SECONDS = 1.0
+_PR_SET_PDEATHSIG = 1  #: prctl(2)
 
 
-def _embed(session: Session, request: Embed) -> Embedded:
-    vectors = session.embedder.encode(
-        list(request.texts),
-        batch_size=64,
-        normalize_embeddings=True,
-        convert_to_numpy=True,
-        show_progress_bar=False,
-    ).astype("<f4")
-    text = base64.b64encode(vectors.tobytes()).decode("ascii")
-    return Embedded(width=vectors.shape[1], vectors=text)
+class _Channel:
+    """Lines to the daemon, from any thread."""
 
+    def __init__(self, out: TextIO) -> None:
+        self._out, self._lock = out, threading.Lock()
 
-def _ask(session: Session, request: Ask) -> Answers:
-    prompts, tokens = list(request.prompts), request.max_new_tokens or MAX_ANSWER_TOKENS
-    bare: Sequence[str | None] = [None] * len(prompts)
-    if request.release is None or request.beside_bare:
-        bare = session.bare(prompts, tokens)
-    if request.release is None:
-        return Answers(answers=tuple(Said(text=text or "") for text in bare))
-    release = session.load(request.release)
-    with session.attached(release) as memory:
-        said = session.ask(prompts, memory, "asking", tokens)
-    return Answers(
-        answers=tuple(
-            Said(
-                text=answer.text,
-                bare=unedited,
-                fact=None if answer.fact is None else release.fact_ids[answer.fact],
-                cosine=None if release.threshold is None else answer.cosine,
-                threshold=release.threshold,
-                routed=answer.routed,
-            )
-            for answer, unedited in zip(said, bare, strict=True)
-        )
-    )
+    def send(self, reply: Reply) -> None:
+        line = ReplyLine(reply=reply).model_dump_json() + "\n"
+        with self._lock:
+            self._out.write(line)
+            self._out.flush()
 
+    def beat(self) -> None:
+        """Say that the process runs, for as long as it does."""
+        while True:
+            self.send(Alive())
+            time.sleep(HEARTBEAT_SECONDS)
 
-def _build(session: Session, request: Build) -> Built:
-    from daemon.worker.build import build
-
-    return build(session, request)
-
-
-def _serve(session: Session, line: str) -> Reply:
-    """Return the reply to one line; a failure is a reply too, so the worker lives on."""
-    try:
-        request = Envelope.model_validate_json(line).request
-        if isinstance(request, Embed):
-            return _embed(session, request)
-        return _ask(session, request) if isinstance(request, Ask) else _build(session, request)
-    except Exception as error:  # the parent decides what it means; the process stays usable
-        return Failed(
-            error=type(error).__name__, message=str(error), hint=getattr(error, "hint", "")
-        )
+    def report(self, stage: str, done: int, total: int) -> None:
+        self.send(Progress(stage=stage, done=done, total=total))
 
 
 def _read(lines: queue.SimpleQueue[str]) -> None:
@@ -95,25 +54,36 @@ def _read(lines: queue.SimpleQueue[str]) -> None:
     os._exit(0)
 
 
+def _die_with_the_daemon() -> None:
+    """Let the kernel end a worker that hangs when the daemon is killed; Linux only.
+
+    NOTE: the parent is the *thread* that started the worker, so that has to be one that stays.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Run until the daemon closes the pipe."""
+    _die_with_the_daemon()
+    faulthandler.enable()  # a crash leaves its stack in the worker's log ...
+    faulthandler.register(signal.SIGUSR1)  # ... and so does a worker that is about to be killed
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     out: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)  # a library that prints must not break the protocol
-
-    def send(reply: Reply) -> None:
-        out.write(ReplyLine(reply=reply).model_dump_json() + "\n")
-        out.flush()
-
-    def report(stage: str, done: int, total: int) -> None:
-        send(Progress(stage=stage, done=done, total=total))
-
-    settings = configuration.load(Path(sys.argv[1]))
-    session = Session(settings, report)
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    channel = _Channel(out)
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
+    threading.Thread(target=channel.beat, daemon=True).start()
+
+    from daemon.worker.serving import Server
+
+    server = Server(Path(sys.argv[1]), channel.report)
     while True:
-        send(_serve(session, lines.get()))
+        reply = server.reply(lines.get())
+        channel.send(reply)
+        if isinstance(reply, Failed) and reply.is_last:
+            os._exit(1)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,8 @@ def build(session: Session, request: Build) -> Built:
     """Serve a build request; the model is left bare."""
     started = time.monotonic()
     parent = session.load(request.parent) if request.parent else None
+    _ = session.background, session.base_sha256
+    session.begin(text for fact in request.facts for text in (fact.object, *fact.prompts))
     made = _made(session, request, parent)
     made_at = time.monotonic()
     made.release.save(Path(request.out))

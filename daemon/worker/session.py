@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 import wise
-from daemon.config import Config
+from daemon.config import Config, Model
 from daemon.errors import UsageError
+from daemon.messages import AT_WORK
+from daemon.worker import faults
 from wise.site import values
+
+if TYPE_CHECKING:
+    from daemon.worker.reader import LocalReader
 
 #: reports where a request stands: (stage, done, total)
 Report = Callable[[str, int, int], None]
@@ -47,26 +52,36 @@ class Session:
     def model(self) -> Any:
         """The base model, frozen, on its device."""
         self.report("loading the model", 0, 1)
-        section = self.config.model
-        model = AutoModelForCausalLM.from_pretrained(
-            _model_place(section.name),
-            dtype=getattr(torch, section.dtype),
-            trust_remote_code=False,
-            use_safetensors=True,
-            device_map=_device_map(section.device),
-        )
-        model.requires_grad_(False).eval()
-        if section.device != SPREAD:
-            torch.nn.Module.to(model, _device(section.device))
-        return model
+        return _loaded(self.config.model.name, self.config.model)
+
+    def begin(self, texts: Iterable[str]) -> None:
+        """Load the model, then say that from here on the request's texts are worked on.
+
+        Until then a failure can't be due to them: the daemon blames no fact for it.
+        """
+        _ = self.model, self.tokenizer
+        self.report(AT_WORK, 0, 1)
+        faults.strike(texts)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base model's tokenizer."""
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            _model_place(self.config.model.name), trust_remote_code=False
-        )
-        return tokenizer
+        return _tokenizer(self.config.model.name)
+
+    @cached_property
+    def reader(self) -> LocalReader:
+        """The reader of free text: the base model, bare, where no other model is named."""
+        from daemon.worker.reader import LocalReader, checked_library
+
+        checked_library()
+        name = self.config.extraction.model
+        if name is None or name == self.config.model.name:
+            return LocalReader(self.model, self.tokenizer)
+        self.report("loading the reader's model", 0, 1)
+        try:
+            return LocalReader(_loaded(name, self.config.model), _tokenizer(name))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"[extraction] model = {name!r}: {error}") from error
 
     @cached_property
     def site(self) -> wise.Site:
@@ -176,6 +191,28 @@ def _demo() -> Path:
     import demo
 
     return Path(str(demo.__file__)).parent
+
+
+def _loaded(name: str, section: Model) -> Any:
+    """Return a frozen model, laid out as the base model is."""
+    model = AutoModelForCausalLM.from_pretrained(
+        _model_place(name),
+        dtype=getattr(torch, section.dtype),
+        trust_remote_code=False,
+        use_safetensors=True,
+        device_map=_device_map(section.device),
+    )
+    model.requires_grad_(False).eval()
+    if section.device != SPREAD:
+        torch.nn.Module.to(model, _device(section.device))
+    return model
+
+
+def _tokenizer(name: str) -> PreTrainedTokenizerBase:
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        _model_place(name), trust_remote_code=False
+    )
+    return tokenizer
 
 
 def _model_place(name: str) -> str:

@@ -39,7 +39,10 @@ LEAVES = dict(_leaves(typer.main.get_command(app)))
 NEW, LOG = "NEW", "LOG"
 CALLS: dict[tuple[str, ...], list[str]] = {
     ("init",): [NEW],
+    ("reload",): [],
+    ("stop",): [],
     ("status",): [],
+    ("metrics",): ["--textfile", NEW],
     ("doctor",): [],
     ("pause",): ["edit"],
     ("resume",): ["ingest"],
@@ -57,6 +60,7 @@ CALLS: dict[tuple[str, ...], list[str]] = {
     ("source", "test"): [LOG],
     ("source", "pause"): ["world"],
     ("source", "resume"): ["idle"],
+    ("source", "set-url"): ["away", "https://example.org/new.atom"],
     ("source", "remove"): ["world"],
     ("fact", "list"): [],
     ("fact", "show"): ["1"],
@@ -64,6 +68,7 @@ CALLS: dict[tuple[str, ...], list[str]] = {
     ("fact", "approve"): ["4"],
     ("fact", "reject"): ["4"],
     ("fact", "quarantine"): ["4"],
+    ("fact", "requeue"): ["5"],
     ("fact", "retract"): ["1"],
     ("release", "list"): [],
     ("release", "show"): ["3"],
@@ -86,14 +91,16 @@ CALLS: dict[tuple[str, ...], list[str]] = {
 }
 #: they work for as long as they run, and are tested where that is looked at
 LONG = {("run",), ("demo",)}
+#: they send signals to a daemon, and are tested where one runs
+SIGNALS = {("reload",), ("stop",)}
 
 
 def options(words: tuple[str, ...]) -> set[str]:
     return {option for parameter in LEAVES[words].params for option in parameter.opts}
 
 
-CHANGES = sorted(words for words in LEAVES if "--dry-run" in options(words))
-READS = sorted(set(LEAVES) - set(CHANGES) - LONG)
+CHANGES = sorted(words for words in set(LEAVES) - SIGNALS if "--dry-run" in options(words))
+READS = sorted(set(LEAVES) - set(CHANGES) - SIGNALS - LONG)
 
 
 def call(words: tuple[str, ...], folder: Path) -> list[str]:
@@ -109,6 +116,7 @@ def everything(folder: Path, text: str = "plain") -> State:
     state = new_state(folder)
     source = add_source(state, "world", failures=4, last_error=text, location=text, kind="log")
     add_source(state, "idle", state="paused")
+    add_source(state, "away")
     entry = add_entry(state, source, text, text)
     texts: dict[str, Any] = {"relation": text, "entry": entry, "quote": text}
     held = [add_fact(state, f"{n} {text}", text, events=EDITED, **texts) for n in range(3)]
@@ -117,6 +125,7 @@ def everything(folder: Path, text: str = "plain") -> State:
         ids = tuple(held[:number])
         add_release(state, number, ids, parent=number - 1, measures=measures)
     add_fact(state, f"4 {text}", text, events=("hold",), **texts)
+    add_fact(state, f"5 {text}", text, events=("hold", "drop"), **texts)
     add_release(state, 4, tuple(held[:2]), parent=3, promote=False)
     with state.store() as store, store.write():
         store.connection.execute("UPDATE release SET pinned = 1 WHERE number = 3")

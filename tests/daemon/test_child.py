@@ -62,7 +62,7 @@ def test_a_killed_worker_is_reported_and_the_next_request_starts_another(worker:
     os.kill(worker._process.pid, signal.SIGKILL)
     with pytest.raises(WorkerError) as caught:
         worker.request(ask, Answers, 120, quiet)
-    assert caught.value.code == "worker.died"
+    assert caught.value.code == "worker.killed"
     assert worker.request(ask, Answers, 120, quiet).answers[0].text == "Rome"
 
 

@@ -29,7 +29,7 @@ def completions(typed, shell="bash"):
 
 
 def test_words_and_options_are_completed():
-    assert set(completions("re")) == {"resume", "review", "release"}
+    assert set(completions("re")) == {"reload", "resume", "review", "release"}
     assert {"list", "show", "approve"} <= set(completions("fact "))
     assert "--expect" in completions("fact approve --e")
     assert completions("status --wa") == ["--watch"]

@@ -3,11 +3,23 @@
 import json
 import re
 import unicodedata
+from pathlib import Path
 
 import pytest
-from cli_commands import CALLS, CHANGES, READS, AnsweringWorker, call, copied, everything
+from cli_commands import (
+    CALLS,
+    CHANGES,
+    LEAVES,
+    READS,
+    SIGNALS,
+    AnsweringWorker,
+    call,
+    copied,
+    everything,
+    options,
+)
 from cli_terminal import terminal
-from cli_world import NOW, wised
+from cli_world import NOW, add_source, new_state, wised
 
 HOSTILE = (
     "\x1b[2J\x1b]0;title\x07\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\ \x9b31m\x85\x7f\x00\x08 "
@@ -89,7 +101,7 @@ def test_what_a_change_tells_is_harmless(state, tmp_path, words):
 
 
 def test_each_command_but_those_that_never_end_was_tried():
-    assert set(READS) | set(CHANGES) == set(CALLS)
+    assert set(READS) | set(CHANGES) | SIGNALS == set(CALLS)
 
 
 def texts(value: object) -> set[str]:
@@ -114,6 +126,70 @@ def test_what_the_operator_typed_is_harmless_in_an_error(state):
         assert dangerous(wised(state, *command, "--json").err) == set()
 
 
+TYPED = HOSTILE.replace("\0", "")
+DRY = "--dry-run"
+#: the commands that take a text, with one that is hostile
+TYPING = {
+    ("ask",): [TYPED, "--explain"],
+    ("audit", "export"): ["--since", TYPED],
+    ("audit", "list"): ["--subject", TYPED],
+    ("db", "backup"): [TYPED, DRY],
+    ("db", "vacuum"): ["--reason", TYPED, DRY],
+    ("fact", "add"): [TYPED, "capital", TYPED, DRY],
+    ("fact", "approve"): ["4", "--reason", TYPED, DRY],
+    ("fact", "list"): ["--subject", TYPED],
+    ("fact", "quarantine"): ["4", "--reason", TYPED, DRY],
+    ("fact", "reject"): ["4", "--reason", TYPED, DRY],
+    ("fact", "requeue"): ["5", "--reason", TYPED, DRY],
+    ("fact", "retract"): ["1", "--reason", TYPED, DRY],
+    ("fact", "show"): [TYPED],
+    ("init",): [TYPED, DRY],
+    ("logs",): ["--since", TYPED],
+    ("metrics",): ["--textfile", TYPED, DRY],
+    ("pause",): ["promote", "--reason", TYPED, DRY],
+    ("release", "approve"): ["4", "--reason", TYPED, DRY],
+    ("release", "diff"): ["0", TYPED],
+    ("release", "pin"): [TYPED],
+    ("release", "promote"): ["0", "--reason", TYPED, DRY],
+    ("release", "prune"): ["--reason", TYPED, DRY],
+    ("release", "show"): [TYPED],
+    ("release", "unpin"): [TYPED],
+    ("release", "verify"): [TYPED],
+    ("resume",): ["edit", "--reason", TYPED, DRY],
+    ("review",): ["--source", TYPED],
+    ("rollback",): ["--reason", TYPED, DRY],
+    ("run",): ["--once", "--stages", TYPED],
+    ("source", "add"): ["log", TYPED, "--name", TYPED, DRY],
+    ("source", "pause"): ["world", "--reason", TYPED, DRY],
+    ("source", "remove"): ["world", "--reason", TYPED, DRY],
+    ("source", "resume"): [TYPED, DRY],
+    ("source", "set-url"): ["world", TYPED, DRY],
+    ("source", "show"): [TYPED],
+    ("source", "test"): [TYPED],
+    ("wait",): [TYPED],
+}
+#: it starts a world of its own, and shows only what stands in the data
+UNTRIED = {("demo",)}
+TEXTS = (str, Path, list[str])
+
+
+def takes_text(words: tuple[str, ...]) -> bool:
+    return any(one.type_descriptor.annotation in TEXTS for one in LEAVES[words].params)
+
+
+def test_every_command_that_takes_a_text_is_given_a_hostile_one():
+    assert {words for words in LEAVES if takes_text(words)} == set(TYPING) | UNTRIED
+
+
+@pytest.mark.parametrize("words", TYPING, ids=" ".join)
+def test_no_text_that_was_typed_can_move_the_terminal(state, words):
+    for more in ([], ["--json"]) if "--json" in options(words) else ([],):
+        ran = wised(state, *words, *more, *TYPING[words])
+        assert ran.code in (0, 1, 2, 3, 4, 5, 7, 9, 10)
+        assert dangerous(ran.out + ran.err) == set()
+        assert ran.out + ran.err != ""
+
+
 def test_a_review_shows_hostile_text_harmlessly(state):
     with terminal("-C", str(state.folder), "review") as screen:
         for key in ("e", "?", "r"):
@@ -127,17 +203,8 @@ def test_a_review_shows_hostile_text_harmlessly(state):
 
 
 def test_the_live_screen_shows_hostile_text_harmlessly(state):
-    state.progress_file.write_text(
-        json.dumps(
-            {
-                "stage": HOSTILE,
-                "since": NOW.isoformat(),
-                "doing": HOSTILE,
-                "done": 1,
-                "total": 9,
-            }
-        )
-    )
+    work = {"stage": HOSTILE, "since": NOW.isoformat(), "doing": HOSTILE, "done": 1, "total": 9}
+    state.status_file.write_text(json.dumps({"work": work}))
     with state.lock(), terminal("-C", str(state.folder), "status", "--watch") as screen:
         for text in ("hold on ingest", "doing", "failing, 4 in a row", "last gate"):
             screen.expect(text)
@@ -149,3 +216,21 @@ def test_the_live_screen_shows_hostile_text_harmlessly(state):
     for sequence in ("\x1b[2J\x1b]", "\x1b]", "\x9b", "\u202e", "\x07"):
         assert sequence not in screen.all
     assert screen.all.count("[red]markup") > 3
+
+
+def test_a_run_on_hostile_sources_writes_a_harmless_log_and_status(tmp_path):
+    made = new_state(tmp_path)
+    folder = tmp_path / TYPED.replace("/", "_")
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text(json.dumps({"prompt": HOSTILE, "right": HOSTILE}) + "\nx\n")
+    for name, location in (("one", folder / "rows.jsonl"), ("two", folder / "none")):
+        add_source(made, name, kind="log", location=str(location), last_error=HOSTILE)
+    ran = wised(made, "run", "--once", "--stages", "ingest")
+    assert ran.code == 0
+    log = (made.logs / "wised.jsonl").read_text("utf-8")
+    assert '"event": "source.failed"' in log
+    lines = [json.loads(line) for line in log.splitlines()]
+    written = {text for line in lines for text in texts(line)}
+    assert {text for text in written if dangerous(text) or "\n" in text or "\t" in text} == set()
+    for text in (ran.out + ran.err, log, made.status_file.read_text("utf-8")):
+        assert dangerous(text) == set()

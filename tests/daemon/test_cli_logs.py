@@ -50,6 +50,20 @@ def test_only_lines_since_a_time_are_shown(state):
     assert wised(state, "logs", "--since", "lately").code == 2
 
 
+def test_lines_are_looked_for_in_rotated_files_too(state):
+    for part, first in (("wised.jsonl.2", 0), ("wised.jsonl.1", 3), ("wised.jsonl", 6)):
+        lines = [line(first, "error"), line(first + 1), line(first + 2)]
+        (state.logs / part).write_text("".join(lines))
+    assert numbers(wised(state, "logs", "-n", "4", "--json")) == [5, 6, 7, 8]
+    assert numbers(wised(state, "logs", "-n", "2", "--level", "error", "--json")) == [3, 6]
+    assert numbers(wised(state, "logs", "--level", "error", "--json")) == [0, 3, 6]
+
+
+def test_a_line_that_is_still_being_written_is_not_shown(state):
+    log(state).write_text(line(1) + line(2)[:20])
+    assert numbers(wised(state, "logs", "--json")) == [1]
+
+
 def test_a_log_is_followed_through_half_lines_and_rotations(state):
     log(state).write_text(line(1))
     process = subprocess.Popen(

@@ -4,9 +4,10 @@ import sqlite3
 from datetime import timedelta
 
 import pytest
-from cli_world import NOW, add_fact, dump, new_state, wised
+from cli_world import NOW, add_fact, add_release, dump, new_state, wised
 
 from daemon.state import State
+from daemon.store import keys
 
 
 @pytest.fixture
@@ -132,6 +133,43 @@ def test_a_sound_database_is_said_to_be(state):
         found = wised(state, "db", "check", "--json", *also).json
         assert (found["result"], found["events"]) == ("intact", 3)
         assert found["bytes"] > found["unused_bytes"] >= 0
+
+
+def test_a_check_lists_what_must_always_hold_and_does_not(state):
+    fact = add_fact(state)
+    with state.store() as store, store.write():
+        store.connection.execute("UPDATE fact SET state = 'promoted'")
+    ran = wised(state, "db", "check")
+    assert (ran.code, ran.out) == (9, "")
+    assert f"fact {fact} is promoted, and the promoted release does not hold it" in ran.err
+    assert f"fact {fact} is promoted, and the audit log says pending" in ran.err
+    assert "wised run --once" in ran.err
+    assert wised(state, "db", "check", "--json").code == 9
+
+
+def test_two_facts_whose_names_became_one_are_no_damage_and_two_of_one_name_are(state):
+    edited = ("approve", "batch", "edit", "verify")
+    burma = add_fact(state, "Burma", "Rangoon", events=edited)
+    myanmar = add_fact(state, "Myanmar", "Naypyidaw", events=edited)
+    add_release(state, 1, (burma, myanmar))
+    with state.store() as store:
+        assert keys.renew(store, {"Myanmar": ["Burma"]}, NOW).disputed == 1
+    assert wised(state, "db", "check").code == 0
+    with state.store() as store, store.write():
+        store.connection.execute("UPDATE fact SET subject = 'MYANMAR'")
+    ran = wised(state, "db", "check")
+    assert ran.code == 9
+    assert "the promoted release holds two facts of one slot" in ran.err
+
+
+def test_what_must_always_hold_is_not_looked_at_while_a_daemon_is_at_work(state):
+    assert wised(state, "db", "check", "--json").json["invariants_hold"] is True
+    add_fact(state)
+    with state.store() as store, store.write():
+        store.connection.execute("UPDATE fact SET state = 'promoted'")
+    with state.lock():
+        assert wised(state, "db", "check", "--json").json["invariants_hold"] is None
+        assert ["invariants", "not looked at, a daemon runs"] in wised(state, "db", "check").rows
 
 
 def test_a_broken_index_is_found_by_a_full_check(state):

@@ -39,6 +39,8 @@ def test_a_page_without_its_marks_is_refused():
 #: the exit codes that the page says, each with command lines of which the last ends with it
 PRUNE, BACK = ["release", "prune", "--keep", "0"], ["rollback"]
 PRODUCED = {
+    ("reload", 7): [["reload"]],
+    ("stop", 7): [["stop"]],
     ("status", 6): [["status", "--check"]],
     ("source add", 4): [["source", "add", "feed", "https://example.org/x", "--name", "world"]],
     ("source add", 5): [["source", "add", "feed", "https://example.org/x", "--name", "operator"]],
@@ -46,10 +48,12 @@ PRODUCED = {
     ("source pause", 5): [["source", "pause", "operator"]],
     ("source resume", 4): [["source", "remove", "world"], ["source", "resume", "world"]],
     ("source resume", 5): [["source", "resume", "operator"]],
+    ("source set-url", 4): [["source", "set-url", "away"]],
     ("source remove", 5): [["source", "remove", "operator"]],
     ("fact approve", 4): [["fact", "approve", "3"]],
     ("fact reject", 4): [["fact", "reject", "1"]],
     ("fact quarantine", 4): [["fact", "quarantine", "1"]],
+    ("fact requeue", 4): [["fact", "requeue", "4"]],
     ("fact retract", 4): [["fact", "retract", "4"]],
     ("review", 10): [["review"]],
     ("release verify", 4): [PRUNE, ["release", "verify", "1"]],
@@ -65,8 +69,12 @@ PRODUCED = {
     ("doctor", 6): [["doctor"]],
     ("db backup", 4): [["db", "backup", "copy"], ["db", "backup", "copy"]],
 }
-#: produced by tests of their own: a held lock, a demo that fails, the paper's memory (below)
-ELSEWHERE = {("run", 7), ("demo", 6), ("fact retract", 5)}
+#: produced by tests of their own: a held lock, a running daemon, a demo that fails, a daemon on
+#: another machine and the paper's memory (below)
+ELSEWHERE = {("run", 7), ("run", 143), ("reload", 4), ("stop", 4), ("stop", 6)} | {
+    ("demo", 6),
+    ("fact retract", 5),
+}
 PAPER = Path(__file__).resolve().parents[1] / "wise" / "golden" / "paper"
 
 
@@ -86,6 +94,15 @@ def test_a_command_ends_with_the_codes_that_the_page_says(base, tmp_path, pair):
 def test_each_code_that_the_page_says_is_produced():
     said = {(name, code) for name, codes in reference.ALSO.items() for code in codes}
     assert said == set(PRODUCED) | ELSEWHERE
+
+
+def test_a_daemon_on_another_machine_is_not_stopped_from_here(base, tmp_path):
+    state = copied(base, tmp_path)
+    with state.lock():
+        state.lock_file.write_text("pid 1 on elsewhere since today\n")
+        ran = wised(state, "stop")
+    assert ran.code == 4
+    assert "log in to elsewhere" in ran.err
 
 
 def test_a_fact_can_not_be_dropped_from_the_papers_memory_at_once(base, tmp_path):

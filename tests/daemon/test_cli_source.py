@@ -209,6 +209,45 @@ def test_testing_tells_the_format_by_the_keys_or_takes_the_one_that_is_named(sta
     assert wised(state, *test, "edits", "--format", "auto").json == by_keys
 
 
+PAYLOAD = '[{"subject": "Chad", "relation": "currency", "object": "franc"}]'
+RSS = (
+    '<?xml version="1.0"?><rss version="2.0" xmlns:w="https://wised.dev/ns/1"><channel>'
+    "<title>t</title><item><title>Chad: capital is now Abéché</title></item>"
+    f"<item><title>x</title><w:facts>{PAYLOAD}</w:facts></item></channel></rss>"
+)
+JSON_FEED = json.dumps(
+    {
+        "version": "https://jsonfeed.org/version/1.1",
+        "items": [
+            {"id": "1", "title": "Chad: capital is now Abéché"},
+            {"id": "2", "title": "x", "_wised": {"facts": json.loads(PAYLOAD)}},
+        ],
+    }
+)
+
+
+@pytest.mark.parametrize(("name", "document"), [("feed.xml", RSS), ("feed.json", JSON_FEED)])
+def test_testing_a_feed_in_a_file_shows_its_facts_and_what_found_them(
+    state, tmp_path, name, document
+):
+    (tmp_path / name).write_text(document, "utf-8")
+    before = dump(state)
+    found = wised(state, "source", "test", name, "--json").json
+    assert [(f["subject"], f["object"], f["extractor"]) for f in found["facts"]] == [
+        ("Chad", "Abéché", "pattern/1"),
+        ("Chad", "franc", "payload/1"),
+    ]
+    assert dump(state) == before
+    shown = wised(state, "source", "test", name).rows[2]
+    assert (*shown[:3], shown[-1]) == ("Chad", "currency", "franc", "payload/1")
+
+
+def test_testing_an_error_page_in_a_file_says_what_it_is(state, tmp_path):
+    (tmp_path / "page.html").write_text("<!doctype html><title>404</title>", "utf-8")
+    ran = wised(state, "source", "test", "page.html")
+    assert ran.code == 1 and "neither RSS, Atom, JSON Feed" in ran.err
+
+
 def test_testing_by_name_reads_from_the_start_again(state, tmp_path):
     log = tmp_path / "fixes.jsonl"
     log.write_text(ROWS, "utf-8")
@@ -233,3 +272,32 @@ def test_the_noun_alone_lists(state):
     add_source(state)
     assert wised(state, "source").out == wised(state, "source", "list").out
     assert wised(state, "source").rows[1][0] == "world"
+
+
+def test_private_networks_are_listed_one_by_one(state):
+    add = ("source", "add", "feed", "https://example.org/feed", "--name", "world")
+    wised(state, *add, "--allow-private", "fd00::/8", "--allow-private", "10.0.0.0/8")
+    assert one(state)["allow_private"] == ["10.0.0.0/8", "fd00::/8"]
+    assert "10.0.0.0/8,fd00::/8" in wised(state, "audit", "list", "--json").out
+    again = wised(state, *add, "--allow-private", "10.0.0.0/8,fd00::/8")
+    assert again.rows == [["source world", "already_active"]]
+    assert wised(state, *add, "--allow-private", "any").code == 4
+    wised(state, *add[:-1], "inside", "--allow-private", "any")
+    assert one(state, "inside")["allow_private"] == ["any"]
+    wised(state, *add[:-1], "outside")
+    assert one(state, "outside")["allow_private"] == []
+
+
+@pytest.mark.parametrize("verb", [("add", "feed"), ("test",)], ids=lambda verb: verb[0])
+@pytest.mark.parametrize("network", ["10.0.0.1/8", "0.0.0.0/0", "inside"])
+def test_what_is_no_network_is_refused(state, verb, network):
+    url = "https://example.org/feed"
+    ran = wised(state, "source", *verb, url, "--allow-private", network)
+    assert (ran.code, "--allow-private" in ran.err) == (2, True)
+
+
+def test_testing_reaches_the_networks_that_are_listed(state):
+    url = "http://127.0.0.1:9/feed"
+    for networks, code in (("127.0.0.0/8", "fetch.connect"), ("10.0.0.0/8", "fetch.refused_addre")):
+        ran = wised(state, "source", "test", url, "--allow-private", networks, "--json")
+        assert json.loads(ran.err)["error"]["code"].startswith(code)

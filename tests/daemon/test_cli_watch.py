@@ -3,15 +3,16 @@ import os
 import signal
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from cli_terminal import MAIN, ROOT, terminal
-from cli_world import NOW, add_fact, add_source, new_state, refuse, wised
+from cli_world import NOW, add_entry, add_fact, add_source, new_state, refuse, wised
 
-from daemon import progress, releases
+from daemon import releases
 from daemon.cli.watch import Pace
-from daemon.progress import Work
+from daemon.observe.pulse import Work
+from daemon.store import timestamp
 
 ALTERNATE, BACK = "\x1b[?1049h", "\x1b[?1049l"
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"
@@ -23,15 +24,32 @@ def state(tmp_path):
     add_source(made, "good", last_ok_at=NOW.isoformat())
     add_source(made, "bad", failures=4, last_error="fetch.timeout: slow\x1b[2J")
     add_fact(made)
+    add_fact(made, "Togo", "Lomé", events=("approve",))
+    held_back(made)
     refuse(made, 1, "too weak", '{"reliability": {"right": 1, "asked": 2}}')
     with made.store() as store, store.write():
         releases.hold(store, "promote", "election night", NOW)
     return made
 
 
+def held_back(made):
+    """Two facts dropped over a quota just now, an entry unread, a batch that is tried again."""
+    at = timestamp(datetime.now(UTC))
+    with made.store() as store, store.write():
+        source = store.one("SELECT id FROM source WHERE name = 'good'")["id"]
+        store.insert("dropped", {"source_id": source, "quota": "max_a_day", "facts": 2, "at": at})
+        row = {"state": "failed", "created_at": at, "next_attempt_at": at, "error": "worker.died"}
+        batch = store.insert("batch", row)
+        store.connection.execute("UPDATE fact SET batch_id = ? WHERE id = 2", (batch,))
+    entry = add_entry(made, source, "title")
+    with made.store() as store, store.write():
+        store.insert("unread", {"entry_id": entry, "text": "x", "next_at": at})
+
+
 def write_work(state, done):
     body = {"stage": "edit", "since": NOW.isoformat(), "doing": "training the shard"}
-    state.progress_file.write_text(json.dumps({**body, "done": done, "total": 40}))
+    work = {**body, "done": done, "total": 40}
+    state.status_file.write_text(json.dumps({"work": work}))
 
 
 def test_the_screen_shows_all_there_is_and_follows_it(state):
@@ -48,6 +66,9 @@ def test_the_screen_shows_all_there_is_and_follows_it(state):
         screen.expect("election night")
         screen.expect("training the shard, 12 of 40")
         screen.expect("pending")
+        screen.expect("next attempt at")
+        screen.expect("2 facts of good in 24 hours, over max_a_day")
+        screen.expect("1 entries wait for the reader")
         screen.expect("failing, 4 in a row: fetch.timeout: slow\\x1b[2J")
         screen.expect("good")
         screen.expect("release 1 refused: too weak")
@@ -122,45 +143,3 @@ def test_the_time_left_is_told_from_the_pace_of_the_step():
     assert pace.seconds_left(work(51, "probing"), at[30]) == pytest.approx(9.8)
     assert pace.seconds_left(work(0, "probing"), at[40]) is None  # it began anew
     assert pace.seconds_left(None, at[50]) is None
-
-
-class Quiet:
-    """A log that nothing is written to."""
-
-    def info(self, *event, **fields):
-        raise AssertionError(event)
-
-
-def test_progress_lies_in_a_file_while_there_is_some(state, monkeypatch):
-    monkeypatch.setattr(progress, "WRITE_SECONDS", 0.0)
-    file = state.progress_file
-    with progress.shown(Quiet(), file) as report:
-        assert progress.read(file).doing == ""
-        report("embedding", 3, 9)
-        found = progress.read(file)
-        assert (found.stage, found.doing, found.done, found.total) == ("edit", "embedding", 3, 9)
-        assert found.since.tzinfo is not None
-    assert progress.read(file) is None
-    assert [path.name for path in state.folder.iterdir() if "progress" in path.name] == []
-
-
-def test_a_step_that_reports_often_writes_seldom(state):
-    with progress.shown(Quiet(), state.progress_file) as report:
-        for done in range(1000):
-            report("embedding", done, 1000)
-        assert progress.read(state.progress_file).done == 0
-
-
-def test_work_goes_on_where_its_progress_can_not_be_written(tmp_path):
-    with progress.shown(Quiet(), tmp_path / "no folder" / "progress.json") as report:
-        report("embedding", 1, 2)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "[]", "{", "null", '{"stage": 1}', "[" * 9000, '{"since": "soon", "stage": ""}'],
-    ids=repr,
-)
-def test_a_file_that_makes_no_sense_is_no_work(tmp_path, text):
-    (tmp_path / "progress.json").write_text(text)
-    assert progress.read(tmp_path / "progress.json") is None

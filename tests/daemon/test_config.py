@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +69,25 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
     return path
 
 
+FLOOR = "ingest.poll_interval_minutes: Input should be greater than or equal to 5"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ('method = "keyed"', 'method = "published"', "wise.method: Input should be 'keyed' or"),
         ('mode = "merge"', 'mode = "mean"', "wise.paper.mode: Input should be 'merge' or"),
         ('merging = "ties"', 'merging = "mean"', "wise.paper.merging: Input should be 'dare'"),
+        ("poll_interval_minutes = 30", "poll_interval_minutes = 4.9", FLOOR),
         ("alpha = 5.0", "alpha = -1", "wise.paper.alpha: Input should be greater than"),
         ("factor = 1.0", "faktor = 1.0", "wise.paper.faktor: Extra inputs are not permitted"),
         ("# stop_below_nats = 0.1", "stop_below_nats = 0", "wise.paper.stop_below_nats:"),
         ("aim_nats = 14.0", "aim_nats = inf", "wise.aim_nats: Input should be a finite number"),
     ],
 )
-def test_how_facts_are_written_is_checked(tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_a_value_that_can_not_work_is_refused_where_it_stands(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
     path = changed(tmp_path, old, new)
     line = 1 + path.read_text()[: path.read_text().index(new)].count("\n")
     with pytest.raises(UsageError) as caught:
@@ -131,3 +138,49 @@ def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load(tmp_path / "config.toml")
     assert "wised init" in caught.value.hint
+
+
+def with_metrics(tmp_path, lines):
+    path = tmp_path / "config.toml"
+    text = default_file().read_text("utf-8")
+    for key, value in lines.items():
+        text, count = re.subn(rf"(?m)^{key} = .*$", f"{key} = {value}", text)
+        assert count == 1, key
+    path.write_text(text, "utf-8")
+    return load(path).metrics
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("127.0.0.1:9464", ("127.0.0.1", 9464)),
+        ("127.8.9.1:1", ("127.8.9.1", 1)),
+        ("localhost:9464", ("localhost", 9464)),
+        ("[::1]:9464", ("::1", 9464)),
+    ],
+)
+def test_metrics_listen_on_loopback(tmp_path, listen, address):
+    assert with_metrics(tmp_path, {"listen": f'"{listen}"'}).address == address
+
+
+@pytest.mark.parametrize(
+    "listen", ["0.0.0.0:9464", "10.0.0.1:9464", "[::]:9464", "[::ffff:1.2.3.4]:1"]
+)
+def test_metrics_reach_other_machines_only_when_that_is_allowed(tmp_path, listen):
+    with pytest.raises(UsageError, match="allow_remote"):
+        with_metrics(tmp_path, {"listen": f'"{listen}"'})
+    assert (
+        with_metrics(tmp_path, {"listen": f'"{listen}"', "allow_remote": "true"}).listen == listen
+    )
+
+
+@pytest.mark.parametrize("listen", ["9464", ":9464", "127.0.0.1", "example.org:80", "127.1:99999"])
+def test_what_is_no_address_is_refused(tmp_path, listen):
+    with pytest.raises(UsageError, match="listen"):
+        with_metrics(tmp_path, {"listen": f'"{listen}"', "allow_remote": "true"})
+
+
+@pytest.mark.parametrize("path", ["wised.prom", "/var/lib/wised.txt"])
+def test_the_text_file_must_be_one_that_a_collector_reads(tmp_path, path):
+    with pytest.raises(UsageError, match=r"\.prom"):
+        with_metrics(tmp_path, {"textfile": f'"{path}"'})

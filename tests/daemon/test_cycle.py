@@ -246,15 +246,15 @@ class Dies(Builder):
 
     def __call__(self, request: Build) -> Built:
         super().__call__(request)
-        raise WorkerError("worker.died", "the worker ended with code -9")
+        raise WorkerError("worker.died", "the worker ended with code 1", is_at_work=True)
 
 
 def test_a_dead_worker_costs_an_attempt_and_after_three_the_batch_fails(
     state: State, store: Store
 ) -> None:
-    fact = add_fact(store, "Italy", "Draghi")
-    outcomes = [turn(state, store, Dies()) for _ in range(4)]
-    assert outcomes == ["failed", "failed", "failed", None]
+    fact, clock = add_fact(store, "Italy", "Draghi"), Clock()
+    done = [cycle(state, store, config(state), Dies(), clock) for _ in range(4)]
+    assert [d.outcome if d else None for d in done] == ["failed", "failed", "failed", None]
     assert states(store) == {fact: "failed"}
     assert facts.get(store, fact).attempts == 3
 
@@ -267,11 +267,12 @@ class Stopped(Builder):
 
 
 def test_a_shutdown_costs_no_attempt(state: State, store: Store) -> None:
-    fact = add_fact(store, "Italy", "Draghi")
+    fact, clock = add_fact(store, "Italy", "Draghi"), Clock()
     with pytest.raises(WorkerError):
-        turn(state, store, Stopped())
+        cycle(state, store, config(state), Stopped(), clock)
     assert (facts.get(store, fact).state, facts.get(store, fact).attempts) == ("approved", 0)
-    assert turn(state, store, Builder()) == "promoted"
+    done = cycle(state, store, config(state), Builder(), clock)
+    assert done is not None and done.outcome == "promoted"
 
 
 class Crash(BaseException):

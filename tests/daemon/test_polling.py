@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,16 @@ def store(state: State) -> Iterator[Store]:
         yield opened
 
 
-def add_source(store: Store, kind: str, location: str, tier: str = "trusted") -> None:
-    row = {"name": kind, "kind": kind, "location": location, "tier": tier, "allow_private": 1}
+def add_source(
+    store: Store, kind: str, location: str, tier: str = "trusted", name: str = ""
+) -> None:
+    row = {
+        "name": name or kind,
+        "kind": kind,
+        "location": location,
+        "tier": tier,
+        "allow_private": "any",
+    }
     at = timestamp(START)
     store.insert("source", {**row, "next_poll_at": at, "created_at": at})
 
@@ -47,6 +56,7 @@ def test_a_feed_is_read_once_and_then_only_asked_whether_it_changed(
     state: State, store: Store
 ) -> None:
     with served(document(UPDATES)) as feed:
+        feed.modified = format_datetime(START, usegmt=True)
         add_source(store, "feed", feed.url)
         (first,) = poll(state, store)
         assert (first.entries, first.facts, first.dead) == (5, 5, 0)
@@ -168,3 +178,33 @@ def test_validators_and_entries_are_stored_together_or_not_at_all(
         assert facts.in_states(store, ("received",)) == []
         (again,) = poll(state, store)
         assert again.facts == 5
+
+
+def test_s09_news_after_the_clock_was_set_back_still_counts_as_newer(
+    state: State, store: Store, tmp_path: Path
+) -> None:
+    """A normal source's facts are dated by when they came in: a day back, all would be stale."""
+    log = tmp_path / "corrections.jsonl"
+    add_source(store, "log", str(log), tier="normal")
+    for hours, leader in ((24, "Draghi"), (0, "Meloni"), (1, "Schlein")):
+        row = {"subject": "Italy", "relation": "head_of_government", "object": leader}
+        with log.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        store.connection.execute("UPDATE source SET next_poll_at = ?", (timestamp(START),))
+        poll(state, store, hours=hours)
+    stored = facts.in_states(store, ("received",))
+    assert [fact.object for fact in stored] == ["Draghi", "Meloni", "Schlein"]
+    assert stored[0].asserted_at < stored[1].asserted_at < stored[2].asserted_at
+
+
+def test_sources_added_together_are_not_polled_together_for_ever(
+    state: State, store: Store
+) -> None:
+    with served(document(UPDATES)) as feed:
+        for name in "abcdefgh":
+            add_source(store, "feed", feed.url, name=name)
+        poll(state, store)
+    rows = store.rows("SELECT next_poll_at FROM source")
+    waits = [datetime.fromisoformat(row["next_poll_at"]) - START for row in rows]
+    assert len(set(waits)) > 1
+    assert all(timedelta(minutes=30) <= wait <= timedelta(minutes=33) for wait in waits)

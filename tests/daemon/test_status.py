@@ -22,7 +22,7 @@ def state(tmp_path):
 
 def read(state):
     with state.store(read_only=True) as store:
-        return status.read(state, store)
+        return status.read(state, store, NOW)
 
 
 def test_a_new_state_is_healthy_and_answers_with_the_bare_model(state):
@@ -45,6 +45,11 @@ def test_a_source_is_unhealthy_from_its_third_failure_on(state):
 def test_a_paused_source_is_not_a_problem(state):
     add_source(state, failures=9, state="paused")
     assert read(state).problems == ()
+
+
+def test_a_source_that_is_gone_is_a_problem(state):
+    add_source(state, state="gone", failures=1, last_error="fetch.gone: gone for good")
+    assert read(state).problems == ("source world is gone",)
 
 
 def test_a_hold_is_a_problem(state):

@@ -205,7 +205,17 @@ def test_a_database_of_the_first_schema_is_brought_up_and_keeps_its_rows(
                 "approved": 0,
             },
             "release_fact": {"shard": None},
-            "source": {"format": "auto", "log_tail": None, "log_inode": None},
+            "fact": {"brought_by": 3, "vouched_by": 3},
+            "source": {
+                "format": "auto",
+                "log_tail": None,
+                "log_inode": None,
+                "allow_private": "",
+                "last_full_at": None,
+                "moved_to": None,
+                "moved_polls": 0,
+            },
+            "batch": {"deaths": 0, "next_attempt_at": None, "split_from": None},
         }
         for table, before in first_schema.items():
             assert before
@@ -236,6 +246,18 @@ def test_a_source_of_the_first_schema_goes_on_with_its_log_where_it_was(
         assert (source.format, source.position) == ("auto", LogPosition(7, "ab", None, None))
         with pytest.raises(sqlite3.IntegrityError):
             store.connection.execute("UPDATE source SET format = NULL")
+
+
+def test_a_source_that_any_private_address_was_allowed_keeps_that(
+    tmp_path: Path, first_schema: object
+) -> None:
+    raw = sqlite3.connect(tmp_path / FILE)
+    raw.execute("UPDATE source SET allow_private = 1")
+    raw.commit()
+    raw.close()
+    with Store(tmp_path) as store:
+        (source,) = polling.due(store, START)
+        assert source.allowed.any
 
 
 def test_opening_it_again_changes_nothing(tmp_path: Path, first_schema: object) -> None:

@@ -12,8 +12,8 @@ from worker_world import QUESTIONS, fact, new_model, new_session, request
 import wise
 from daemon.errors import UsageError
 from daemon.messages import Ask, Built, FactText
-from daemon.worker.__main__ import _ask
 from daemon.worker.build import build
+from daemon.worker.serving import ask
 from daemon.worker.session import Session
 from wise import manifest, paper
 
@@ -66,7 +66,7 @@ def test_asking_with_the_papers_memory_says_what_was_routed_and_no_cosine(
     session, one = new_session(model, **PAPER), fact(0)
     folder, _ = made(session, tmp_path, 1, [one])
     quiet = QUESTIONS.calibrate[0].prompts[0]
-    said = _ask(session, Ask(release=str(folder), prompts=(one.prompts[0], quiet))).answers
+    said = ask(session, Ask(release=str(folder), prompts=(one.prompts[0], quiet))).answers
     assert [s.routed for s in said] == [True, False]
     assert said[0].text == one.object and said[1].text == said[1].bare
     assert {(s.cosine, s.threshold, s.fact) for s in said} == {(None, None, None)}

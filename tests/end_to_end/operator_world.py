@@ -66,8 +66,8 @@ class World:
     def publish(self, name: str, changes: Sequence[Update]) -> None:
         """Serve changes as an Atom feed and add it as a trusted source."""
         url = self.stack.enter_context(feed.served(feed.document(changes))).url
-        private = "--allow-private"
-        self.wised("source", "add", "feed", url, "--name", name, "--tier", "trusted", private)
+        private = ("--allow-private", "127.0.0.0/8")
+        self.wised("source", "add", "feed", url, "--name", name, "--tier", "trusted", *private)
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start a command in the background; it is killed at the end of the test."""

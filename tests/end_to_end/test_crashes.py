@@ -48,7 +48,7 @@ def _is_worker_of(process: str, pid: int) -> bool:
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
 @pytest.mark.parametrize("event", ["source.polled", "facts.triaged", "release.building"])
-def test_sigkill_after_any_stage_loses_nothing(
+def test_s02_sigkill_after_any_stage_loses_nothing(
     world: World, changes: list[Update], event: str
 ) -> None:
     world.configure()
@@ -62,8 +62,10 @@ def test_sigkill_after_any_stage_loses_nothing(
     finish(world, changes[:4])
 
 
-def test_sigterm_in_the_middle_of_a_build_ends_cleanly(world: World, changes: list[Update]) -> None:
-    world.configure()
+def test_s03_sigterm_in_the_middle_of_a_build_ends_cleanly(
+    world: World, changes: list[Update]
+) -> None:
+    world.configure(shutdown_grace_seconds=5)
     world.publish("offices", changes[:4])
     daemon = world.start("run")
     world.wait_for("release.building")
@@ -74,7 +76,7 @@ def test_sigterm_in_the_middle_of_a_build_ends_cleanly(world: World, changes: li
     finish(world, changes[:4])
 
 
-def test_the_daemon_runs_alone_works_a_cycle_and_stops_idle(
+def test_s04_the_daemon_runs_alone_works_a_cycle_and_stops_idle(
     world: World, changes: list[Update]
 ) -> None:
     world.configure(cycle_interval_seconds=1)

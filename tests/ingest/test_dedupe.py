@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ingest_world import rows
 
 from ingest.dedupe import Claim, Verdict, judge, sentence
+from ingest.names import Names
 from ingest.objects import same_object
 from ingest.types import ASKED
 from ingest.wording import Wordings
@@ -181,3 +182,28 @@ def test_the_sentence_is_the_prompt_without_wrappers_and_the_object():
     )
     assert sentence("Chad", "The capital of Chad is", "X") == "The capital of Chad is X"
     assert sentence("Chad", "head_of_government", "X") == "Chad head of government X"
+
+
+NAMES = Names({"Myanmar": ["Burma"], "United Kingdom": ["UK"], "United States": ["US"]})
+
+
+def test_one_subject_under_two_names_is_one_slot():
+    assert judge(capital("A", "Burma"), capital("A", "Myanmar"), names=NAMES) is Verdict.SAME
+    assert judge(capital("A", "Burma"), capital("B", "Myanmar"), names=NAMES) is Verdict.CONFLICT
+    assert judge(capital("A", "Burma"), capital("A", "Myanmar")) is Verdict.UNRELATED
+
+
+def test_an_object_under_another_name_is_the_same_but_for_the_subjects_own_name():
+    assert judge(capital("UK", "Chad"), capital("United Kingdom", "Chad"), names=NAMES) == "same"
+    assert judge(capital("UK", "Chad"), capital("US", "Chad"), names=NAMES) == "conflict"
+    assert judge(capital("Burma", "Burma"), capital("Myanmar", "Burma"), names=NAMES) == "conflict"
+
+
+def test_a_question_may_name_the_subject_otherwise():
+    held = capital("London", "United Kingdom")
+    one = asked("Which city is the capital of the UK?", "London")
+    assert judge(one, held, names=NAMES) is Verdict.SAME
+    assert judge(held, one, names=NAMES) is Verdict.SAME
+    assert judge(one, held) is Verdict.UNRELATED
+    other = asked("Which city is the capital of UK Land?", "London")
+    assert judge(other, held, names=NAMES) is Verdict.UNRELATED

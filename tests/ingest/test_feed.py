@@ -1,11 +1,15 @@
 """Feed documents, friendly and hostile, to entries."""
 
 import json
+import time
 from datetime import UTC, datetime
+from xml.sax.saxutils import escape
 
+import pytest
 from feed_documents import NOW, atom, keys, only, rss
 
 from ingest import feed
+from ingest.html import to_text
 
 
 def test_an_atom_entry_becomes_an_entry():
@@ -59,3 +63,28 @@ def test_relative_links_are_resolved_against_the_base():
         atom('<id>1</id><link href="/x"/>'), "application/xml", NOW, base="http://a.org/feed"
     )
     assert parsed.entries[0].link == "http://a.org/x"
+
+
+def texts(*descriptions):
+    feeds = [
+        f"<guid>{n}</guid><description>{escape(d)}</description>"
+        for n, d in enumerate(descriptions)
+    ]
+    return [entry.text for entry in feed.parse(rss(*feeds), None, NOW).entries]
+
+
+def test_a_marked_section_of_any_name_is_a_comment_and_stops_no_entry():
+    given = ("a<![x[y]]>b", "a<![ x>b", "a<![if x]>b", "a<![CDATA[b]]>c", "a<p>b<![x")
+    assert texts(*given) == ["ab", "ab", "ab", "ac", "a\nb<![x"]
+
+
+def test_what_never_ends_is_text_but_for_comments_and_scripts():
+    given = ("<p>a <b and", '<p>a <i x="1>b</i> c', "<p>a<!-- b > c", "<p>a<script>b > c", "AT&T")
+    assert texts(*given) == ["a <b and", 'a <i x="1>b c', "a", "a", "AT&T"]
+
+
+@pytest.mark.parametrize("piece", ["<a ", "<!--", "<!-- >", "<![x", "</", "<a x='", "<a x=\"'>"])
+def test_unfinished_markup_costs_no_more_than_its_length(piece):
+    start = time.process_time()
+    to_text("<p>" + piece * (200_000 // len(piece)))
+    assert time.process_time() - start < 2  # seconds; by the library's own end it is many minutes

@@ -302,7 +302,12 @@ def test_a_wrong_answer_too_long_for_a_fact_does_not_cost_the_right_one():
 
 
 def test_the_documentation_lists_every_format_with_its_keys():
-    text = (ROOT / "docs" / "configuration.md").read_text().partition("## Sources")[2]
+    text = (
+        (ROOT / "docs" / "sources.md")
+        .read_text()
+        .partition("## Correction logs")[2]
+        .partition("\n## ")[0]
+    )
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     assert [line.split("`")[1] for line in lines] == list(FORMATS)
     for line, one in zip(lines, FORMATS.values(), strict=True):

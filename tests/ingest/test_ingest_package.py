@@ -1,10 +1,14 @@
 """What the package promises to those who import it."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import ingest
 from ingest import errors
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def loaded_after(statement):
@@ -37,3 +41,11 @@ def test_every_error_prints_its_code_and_its_message():
         assert isinstance(error, errors.IngestError)
         assert str(error) == "a.code: what is wrong"
         assert error.hint == "what to do"
+
+
+def test_every_code_of_a_fetch_that_failed_is_in_the_docs():
+    sources = "".join(path.read_text("utf-8") for path in (ROOT / "ingest").glob("*.py"))
+    codes = set(re.findall(r'"(fetch\.[a-z0-9_]+)"', sources))
+    assert len(codes) > 12
+    told = (ROOT / "docs" / "sources.md").read_text("utf-8")
+    assert {code for code in codes if f"`{code}`" not in told} == set()

@@ -44,6 +44,15 @@ def test_the_content_tells_the_format_whatever_the_server_says(content_type, bef
     assert entry.text == "<!ENTITY x> is XML's"
 
 
+def test_a_number_as_an_id_may_have_any_size():
+    ids = ["7", "-1.5", "1" + "0" * 400]  # the last is too large for a float
+    items = ",".join(f'{{"id": {one}}}' for one in [*ids, "1e999"])
+    version = "https://jsonfeed.org/version/1"
+    parsed = feed.parse(f'{{"version": "{version}", "items": [{items}]}}'.encode(), None, NOW)
+    assert [json.loads(entry.raw)["id"] for entry in parsed.entries] == ids
+    assert [letter.code for letter in parsed.dead] == ["entry.empty"]
+
+
 @pytest.mark.parametrize("version", ["1", "1.0", "1.1", "1.2"])
 def test_every_version_of_the_format_is_read(version):
     assert only(json_feed({"id": "1"}, version=f"https://jsonfeed.org/version/{version}"))

@@ -53,6 +53,12 @@ def test_a_part_of_a_longer_name_is_not_it(text, name):
     assert not mentions(text, name)
 
 
+def test_a_name_in_capitals_is_no_word_of_the_language():
+    assert mentions("Who represents the US in Chad?", "US")
+    assert mentions("Who leads the U.K. today?", "U.K.")
+    assert not mentions("who is one of us?", "US")
+
+
 @given(CAPITALS, CAPITALS)
 def test_a_capital_beside_a_name_makes_it_another(name, more):
     assert mentions(f"Who leads {name} now?", name)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from policies import State, Tier, decide, risks
+from policies import State, Tier, decide, passes_for, risks
 
 AUTO = frozenset({Tier.TRUSTED})
 
@@ -42,7 +42,8 @@ SUSPECTS = [
     ("Chad", "javascript:alert(1)", "URL"),
     ("Chad", "x" * 121, "121 characters"),
     ("\u0420\u0430ris", "x", "subject mixes cyrillic and latin"),
-    ("Chad", "\u039dairobi", "object mixes greek and latin"),
+    ("Chad", "\u039dairobi", "object mixes greek and latin letters in one word"),
+    ("Chad", "Port \ua4d1aris", "object mixes latin and lisu"),
 ]
 
 
@@ -62,6 +63,7 @@ def test_a_suspect_fact_is_quarantined_from_every_tier(tier, subject, object, wh
         ("What is the value of \u03c0", "3.14"),
         ("\u041f\u0435\u0440\u0443", "\u041b\u0438\u043c\u0430"),
         ("\u65e5\u672c", "\u6771\u4eac Tokyo"),
+        ("\u041f\u0435\u0440\u0443 (Peru)", "\u041b\u0438\u043c\u0430 / Lima"),
         ("Chad", "Dr. A.B. Smith, Jr"),
     ],
 )
@@ -71,3 +73,20 @@ def test_an_ordinary_fact_raises_no_suspicion(subject, object):
 
 def test_all_reasons_are_given_at_once():
     assert len(risks("Chad", "www." + "x" * 200)) == 2
+
+
+def test_a_subject_that_reads_like_a_held_one_is_told_by_its_script():
+    fake = "\u0421\u043e\u0441\u043e\u0455"
+    assert passes_for(fake, "Cocos", is_believed=False) == (
+        "the subject reads like 'Cocos', but is written in cyrillic letters"
+    )
+    assert passes_for("Cocos", fake, is_believed=True) is not None, "whichever came first"
+    assert passes_for("Cocos", fake, is_believed=False) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Cocos", "COCOS"), ("Cote d'Ivoire", "C\u00f4te d\u2019Ivoire"), ("\uff23\uff48ad", "Chad")],
+)
+def test_another_spelling_in_the_same_script_is_no_suspicion(one, other):
+    assert passes_for(one, other, is_believed=True) is None

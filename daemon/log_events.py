@@ -1,0 +1,45 @@
+"""The names that the daemon's log uses, each once; docs/logs.md says when they occur."""
+
+from __future__ import annotations
+
+#: what a record of a library is called; its own words are the field ``text``
+LIBRARY = "library.said"
+
+#: how a cycle can end, and what the log calls that
+OUTCOMES = {
+    "promoted": "release.promoted",
+    "verified": "release.verified",
+    "refused": "release.refused",
+    "failed": "release.failed",
+}
+
+EVENTS = frozenset(
+    {
+        LIBRARY,
+        *OUTCOMES.values(),
+        "clock.was_set",
+        "config.refused",
+        "config.reloaded",
+        "daemon.ready",
+        "daemon.stopped",
+        "endpoint.listening",
+        "entry.read",
+        "facts.dropped",
+        "facts.rekeyed",
+        "facts.triaged",
+        "observer.failed",
+        "observer.recovered",
+        "probe.missed",
+        "reader.failed",
+        "release.building",
+        "release.measured",
+        "source.failed",
+        "source.polled",
+        "source.waits",
+        "state.reconciled",
+        "triage.failed",
+        "watchdog.withheld",
+        "work.failed",
+        "work.progress",
+    }
+)

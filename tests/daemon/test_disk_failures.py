@@ -1,0 +1,297 @@
+"""C3-C5: a disk that is full, fails, or loses what was not synced, at every step of a cycle."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import errno
+import io
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from world import Builder, Clock, add_fact, config, new_state, states
+
+from daemon import releases
+from daemon.cycle import cycle
+from daemon.errors import WisedError
+from daemon.invariants import violations
+from daemon.state import State
+from daemon.store import Store, facts
+
+#: as many as a cycle takes; a test that has not failed by then asserts that it got through
+FILE_STEPS, STATEMENTS, SYNCS = range(1, 33), range(1, 133, 4), range(1, 13)
+
+
+class Failing:
+    """Calls that fail: number ``first``, or from it on."""
+
+    def __init__(self, first: int, error: Callable[[], Exception], *, lasts: bool) -> None:
+        self.left, self.error, self.lasts, self.failed = first, error, lasts, False
+
+    def step(self) -> None:
+        """Count one call, and fail if it is its turn."""
+        self.left -= 1
+        if self.left == 0 or (self.left < 0 and self.lasts):
+            self.failed = True
+            raise self.error()
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    state = new_state(tmp_path)
+    with state.store() as store:
+        add_fact(store, "Italy", "Draghi")
+        assert turn(state, store) == "promoted"
+        add_fact(store, "Italy", "Meloni")
+        add_fact(store, "Peru", "Sagasti")
+    return state
+
+
+def turn(state: State, store: Store) -> str | None:
+    done = cycle(state, store, config(state), Builder(), Clock())
+    return done.outcome if done else None
+
+
+def recovers(state: State) -> None:
+    """Go on as a daemon does after a failure; all is as if there had been none."""
+    with state.store() as store:
+        releases.reconcile(state, store, Clock()())
+        while turn(state, store) is not None:
+            pass
+        assert violations(state, store) == []
+        held = facts.of_release(store, releases.promoted(store).number)
+        assert {f.subject: f.object for f in held} == {"Italy": "Meloni", "Peru": "Sagasti"}
+        assert sorted(states(store).values()) == ["promoted", "promoted", "superseded"]
+
+
+@contextlib.contextmanager
+def failing_files(state: State, failing: Failing) -> Iterator[None]:
+    """Let the calls that write below the state's releases fail, and links and renames there."""
+    plain_open = builtins.open
+
+    class Writer(io.FileIO):
+        def write(self, data: object) -> int:
+            failing.step()
+            return super().write(data)  # type: ignore[arg-type]
+
+    def opened(file: object, mode: str = "r", *args: object, **more: object) -> object:
+        if isinstance(file, (str, Path)) and "w" in mode and str(state.releases) in str(file):
+            failing.step()
+            raw = Writer(str(file), mode.replace("b", "").replace("t", ""))
+            buffer = io.BufferedWriter(raw)
+            return buffer if "b" in mode else io.TextIOWrapper(buffer, encoding="utf-8")
+        return plain_open(file, mode, *args, **more)  # type: ignore[call-overload]
+
+    def first(original: Callable[..., object]) -> Callable[..., object]:
+        def act(*args: object, **more: object) -> object:
+            failing.step()
+            return original(*args, **more)
+
+        return act
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(io, "open", opened)
+        for name in ("fsync", "rename", "replace", "symlink", "mkdir", "chmod"):
+            patch.setattr(os, name, first(getattr(os, name)))
+        yield
+
+
+def no_space() -> OSError:
+    return OSError(errno.ENOSPC, "No space left on device")
+
+
+def broken() -> OSError:
+    return OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize("error", [no_space, broken])
+@pytest.mark.parametrize("lasts", [False, True], ids=["once", "for a while"])
+@pytest.mark.parametrize("step", FILE_STEPS)
+def test_c03_a_write_that_fails_at_any_step_is_made_good(
+    state: State, step: int, lasts: bool, error: Callable[[], OSError]
+) -> None:
+    failing = Failing(step, error, lasts=lasts)
+    with state.store() as store, failing_files(state, failing), contextlib.suppress(OSError):
+        turn(state, store)
+    recovers(state)
+
+
+def test_c03_the_steps_that_fail_are_all_that_there_are(state: State) -> None:
+    failing = Failing(10**6, no_space, lasts=False)
+    with state.store() as store, failing_files(state, failing):
+        assert turn(state, store) == "promoted"
+    assert 10 < 10**6 - failing.left <= FILE_STEPS[-1]
+
+
+class Flaky(sqlite3.Connection):
+    """A connection whose statements fail when a test says so."""
+
+    failing: Failing | None = None
+
+    def execute(self, *args: object) -> sqlite3.Cursor:  # type: ignore[override]
+        said = str(args[0])
+        # What takes a failed transaction back has to work: SQLite does it even on a full disk.
+        if Flaky.failing and not said.startswith(("ROLLBACK", "PRAGMA", "SELECT")):
+            Flaky.failing.step()
+        return super().execute(*args)  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def failing_statements(failing: Failing) -> Iterator[None]:
+    connect = sqlite3.connect
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, factory=Flaky, **k))
+        Flaky.failing = failing
+        try:
+            yield
+        finally:
+            Flaky.failing = None
+
+
+def full() -> sqlite3.OperationalError:
+    return sqlite3.OperationalError("database or disk is full")
+
+
+@pytest.mark.parametrize("lasts", [False, True], ids=["once", "for a while"])
+@pytest.mark.parametrize("step", STATEMENTS)
+def test_c04_a_statement_that_fails_at_any_step_is_made_good(
+    state: State, step: int, lasts: bool
+) -> None:
+    failing = Failing(step, full, lasts=lasts)
+    with (
+        failing_statements(failing),
+        contextlib.suppress(sqlite3.OperationalError, WisedError),
+        state.store() as store,
+    ):
+        turn(state, store)
+    recovers(state)
+
+
+def test_c04_the_statements_that_fail_are_all_that_there_are(state: State) -> None:
+    failing = Failing(10**6, full, lasts=False)
+    with failing_statements(failing), state.store() as store:
+        assert turn(state, store) == "promoted"
+    assert 40 < 10**6 - failing.left <= STATEMENTS[-1] + 4
+
+
+class PowerCut(BaseException):
+    """The power goes: nothing in the project may catch it."""
+
+
+class Disk:
+    """What of the releases' files is on the disk for sure: what was synced."""
+
+    def __init__(self, state: State) -> None:
+        self.root = state.releases
+        self.synced: dict[int, bytes] = {}  #: by inode
+
+    def fsync(self, handle: int) -> None:
+        place = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        if place.is_file() and place.is_relative_to(self.root):
+            self.synced[place.stat().st_ino] = place.read_bytes()
+
+    def cut(self) -> None:
+        """Leave each file below the releases with what was synced of it and nothing else."""
+        for path in [p for p in self.root.rglob("*") if p.is_file()]:
+            data = self.synced.get(path.stat().st_ino, b"")
+            path.parent.chmod(0o700)
+            path.chmod(0o600)
+            path.write_bytes(data)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="asks /proc which file a handle is")
+@pytest.mark.parametrize("step", SYNCS)
+def test_c05_a_power_cut_leaves_no_release_whose_files_were_not_synced(
+    state: State, step: int
+) -> None:
+    with state.store() as store:  # what the first release wrote was synced long ago
+        settled = {
+            p.stat().st_ino: p.read_bytes() for p in state.releases.rglob("*") if p.is_file()
+        }
+    disk, left = Disk(state), [step]
+    disk.synced |= settled
+    fsync, rename, replace = os.fsync, os.rename, os.replace
+
+    def counted(original: Callable[..., object]) -> Callable[..., object]:
+        def act(*args: object) -> object:
+            left[0] -= 1
+            if left[0] == 0:
+                raise PowerCut
+            if original is fsync:
+                disk.fsync(args[0])  # type: ignore[arg-type]
+            return original(*args)
+
+        return act
+
+    with state.store() as store, pytest.MonkeyPatch.context() as patch:
+        for name, original in (("fsync", fsync), ("rename", rename), ("replace", replace)):
+            patch.setattr(os, name, counted(original))
+        try:
+            turn(state, store)
+        except PowerCut:
+            was_cut = True
+        else:
+            was_cut = False
+    assert was_cut == (step != SYNCS[-1]), "the last step that is tried is one more than there are"
+    disk.cut()
+    recovers(state)
+
+
+def test_c05_without_syncing_a_power_cut_would_be_seen(state: State) -> None:
+    """The model of a power cut is worth something: it damages what was not synced."""
+    disk = Disk(state)
+    with state.store() as store:
+        assert turn(state, store) == "promoted"
+        disk.cut()
+        assert any("release" in one for one in violations(state, store))
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "torn": lambda p: (p / "facts.jsonl").write_bytes((p / "facts.jsonl").read_bytes()[:-7]),
+    "flipped": lambda p: (p / "adapter_model.safetensors").write_bytes(b"\1" + bytes(7)),
+    "missing": lambda p: (p / "README.md").unlink(),
+    "more": lambda p: (p / "evil.py").write_text("print()"),
+    "another's manifest": lambda p: (p / "manifest.json").write_bytes(
+        next(o for o in p.parent.iterdir() if o != p).joinpath("manifest.json").read_bytes()
+    ),
+    "a link for a file": lambda p: (
+        (p / "facts.jsonl").unlink(),
+        (p / "facts.jsonl").symlink_to("/etc/passwd"),
+    ),
+    "gone": lambda p: shutil.rmtree(p),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_c06_a_damaged_release_gives_way_to_the_one_before_and_says_so(
+    state: State, damage: Callable[[Path], object]
+) -> None:
+    with state.store() as store:
+        assert turn(state, store) == "promoted"
+        place = releases.folder_of(state, releases.promoted(store))
+        assert place is not None
+        place.chmod(0o700)
+        for path in place.iterdir():
+            path.chmod(0o600)
+        damage(place)
+        notes = releases.reconcile(state, store, Clock()())
+        assert any("went back to release 1" in note for note in notes)
+        assert releases.promoted(store).number == 1
+        assert "promote" in releases.holds(store)
+        assert os.readlink(state.current) == os.path.relpath(
+            releases.folder_of(state, releases.get(store, 1)) or "", state.folder
+        )
+
+
+@pytest.mark.parametrize("target", ["releases/nowhere", "/etc", "../.."])
+def test_c06_a_current_link_that_leads_astray_is_set_right(state: State, target: str) -> None:
+    with state.store() as store:
+        state.current.unlink()
+        state.current.symlink_to(target)
+        assert any("current points to" in one for one in violations(state, store))
+        releases.reconcile(state, store, Clock()())
+        assert (state.current / "manifest.json").exists()

@@ -1,0 +1,68 @@
+"""The steps of the daemon note when they move and when they fail."""
+
+import structlog
+from world import add_fact, new_state
+
+from daemon.child import WorkerError
+from daemon.service import Service
+
+
+class Died:
+    """Stands for a worker that dies at each request."""
+
+    def __init__(self, pulse):
+        self.pulse, self.seen = pulse, []
+
+    def request(self, request, expect, budget, report):
+        report("loading the model", 0, 1)
+        self.seen.append((self.pulse.read(), structlog.contextvars.get_contextvars()))
+        raise WorkerError("worker.died", "the worker ended with code -9")
+
+    def kill(self):
+        return None
+
+
+class Silent:
+    def __getattr__(self, name):
+        return lambda *words, **fields: None
+
+
+def test_a_worker_that_dies_makes_the_daemon_unready_until_a_build_goes_through(tmp_path):
+    state = new_state(tmp_path)
+    with state.store() as store:
+        service = Service(state, store, state.config(), Silent())
+        service.start()
+        assert service.pulse.read().ready
+        worker = service._worker = Died(service.pulse)
+        add_fact(store, "Chad", "Succès Masra")
+        assert service.work() is True
+        found = service.pulse.read()
+        assert found.failing == ("worker: the worker ended with code -9",)
+        assert found.work is None
+        ((vital, context),) = worker.seen
+        assert vital.work is not None
+        assert (vital.work.stage, vital.is_loading) == ("edit", True)
+        assert context == {"release": 1, "batch": 1}
+        assert structlog.contextvars.get_contextvars() == {}
+        service.close()
+
+
+def test_a_poll_is_work_while_it_lasts(tmp_path, monkeypatch):
+    state = new_state(tmp_path)
+    seen = []
+
+    def poll(store, source, config, extract, now, look):
+        from daemon.polling import Polled
+
+        seen.append((service.pulse.read().work.stage, structlog.contextvars.get_contextvars()))
+        return Polled(source.name)
+
+    monkeypatch.setattr("daemon.polling.poll", poll)
+    with state.store() as store:
+        row = {"name": "world", "kind": "log", "location": "x", "tier": "normal"}
+        store.insert("source", {**row, "next_poll_at": "2020", "created_at": "2020"})
+        service = Service(state, store, state.config(), Silent())
+        assert service.poll_due() == 1
+        service.close()
+    assert seen == [("ingest", {"source": "world"})]
+    assert service.pulse.read().work is None
