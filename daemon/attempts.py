@@ -13,11 +13,14 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from daemon.config import Config
 from daemon.store import Store, facts, timestamp
 from daemon.store.facts import IN_CYCLE, Fact
 from policies import wait_after
+
+if TYPE_CHECKING:
+    from daemon.config import Config
 
 INTERRUPTED = "the daemon ended while it was built"
 

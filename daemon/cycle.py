@@ -10,7 +10,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -193,7 +193,7 @@ def _promote(
 ) -> Done:
     """Promote a verified candidate, keep it waiting for a hold, or refuse it when it can't be."""
     release = releases.get(store, number)
-    if "promote" in releases.holds(store):
+    if releases.is_held_back(store, release):
         return Done("verified", number, ("promotion is on hold",), 0, set_aside)
     try:
         releases.promote(state, store, number, now, release.reason, after=release.parent)
@@ -277,4 +277,4 @@ def _end_attempt(
 
 
 def _measures(built: Built) -> str:
-    return json.dumps({name: m.model_dump() for name, m in built.measures.items()})
+    return json.dumps({name: asdict(m) for name, m in built.measures.items()})

@@ -7,10 +7,29 @@ WisedError                exit 1
 ├── Refused               exit 5   a policy says no
 ├── Unhealthy             exit 6   a check failed
 ├── NotRunning            exit 7   daemon not running, or its lock is held
-└── IntegrityError        exit 9   checksum, audit chain or database
+├── TimedOut              exit 8   what was waited for did not come in time
+├── IntegrityError        exit 9   checksum, audit chain or database
+└── InputNeeded           exit 10  a person has to be asked and none is there
 """
 
 from __future__ import annotations
+
+#: what each exit code means; a command that was interrupted ends with 128 and the signal
+EXIT_CODES = {
+    0: "done",
+    1: "failed",
+    2: "usage: no such command or option, or a bad configuration",
+    3: "not found",
+    4: "conflict: it is in another state, or was changed meanwhile",
+    5: "refused by policy",
+    6: "unhealthy: a check or a verification failed",
+    7: "the daemon is not running, or its lock is held",
+    8: "timed out",
+    9: "integrity failure: checksum, audit log or database",
+    10: "a person has to be asked, and there is no terminal",
+    130: "interrupted",
+    143: "ended by SIGTERM; wised run by a second one, after the first its work may end",
+}
 
 
 class WisedError(Exception):
@@ -59,7 +78,19 @@ class NotRunning(WisedError):
     exit_code = 7
 
 
+class TimedOut(WisedError):
+    """What was waited for did not come in time."""
+
+    exit_code = 8
+
+
 class IntegrityError(WisedError):
     """Stored data is not what was written."""
 
     exit_code = 9
+
+
+class InputNeeded(WisedError):
+    """A person has to be asked, and standard input or output is no terminal."""
+
+    exit_code = 10

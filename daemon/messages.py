@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from daemon.measured import Measured
+
 #: the stage from which on a failure may be due to what was asked: the models are loaded
 AT_WORK = "at work"
 
@@ -126,14 +128,6 @@ class ReadText(_Message):
     code: str = ""  #: of a ReaderError; empty when there is an answer
     message: str = ""
     hint: str = ""
-
-
-class Measured(_Message):
-    """A share of probes: how many were as expected."""
-
-    right: int
-    asked: int
-    whole: int | None = None  #: how many there are; None: all of them were asked
 
 
 class ShardMade(_Message):

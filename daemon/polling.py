@@ -264,8 +264,8 @@ def _is_elsewhere(store: Store, source: Source) -> bool:
 def _note_success(store: Store, source: Source, config: Config, found: Poll, now: datetime) -> None:
     if _is_elsewhere(store, source):
         return
-    wait = schedule.after_success(_interval(config), found.more, found.retry_after)
-    wait *= 1 + JITTER_SHARE * random.random()
+    interval = _interval(config) * (1 + JITTER_SHARE * random.random())
+    wait = schedule.after_success(interval, found.more, found.retry_after)
     values: dict[str, object] = {
         "next_poll_at": timestamp(now + wait),
         "last_ok_at": timestamp(now),

@@ -9,14 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from daemon import __version__
 from daemon.faults import fault
-from daemon.messages import Built, Measured
+from daemon.measured import Measured
 from daemon.store import Store, facts, timestamp
 from daemon.store.facts import Fact
 from wise import manifest
+
+if TYPE_CHECKING:
+    from daemon.messages import Built
 
 TEMPORARY = ".tmp-"
 ASIDE = ".aside-"  #: folders that no row speaks of; kept for a person to look at

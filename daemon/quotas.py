@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
-from daemon.config import Config
 from daemon.store import Store, timestamp
 from daemon.store.facts import Fact
 from policies import Drop, Queue, Quota, Quotas, Tier, drops, over_day, room
+
+if TYPE_CHECKING:
+    from daemon.config import Config
 
 DAY = timedelta(hours=24)
 #: the undecided facts, by an index that holds only them; the states are as it has them. Without

@@ -16,11 +16,10 @@ from pathlib import Path
 
 from daemon.errors import Conflict, IntegrityError, NotFound, Refused
 from daemon.faults import fault
-from daemon.messages import Measured
+from daemon.measured import Measured
 from daemon.publish import ASIDE, TEMPORARY, point
 from daemon.state import State
 from daemon.store import Store, facts, timestamp
-from policies import ReleaseView, prunable
 from wise import manifest
 from wise.errors import BadArtifact
 
@@ -47,6 +46,7 @@ class Release:
     rewritten: tuple[int, ...] = ()  #: positions of the parent's shards that were compacted
     last_fact: int | None = None  #: newest fact known when it was planned
     settings: str | None = None  #: sha256 of the settings it was made with
+    approved: bool = False  #: by a person, so that no hold keeps it back
 
 
 def _release(row: sqlite3.Row) -> Release:
@@ -58,7 +58,7 @@ def _release(row: sqlite3.Row) -> Release:
         row["parent"],
         row["batch_id"],
         row["manifest_sha256"],
-        {k: Measured.model_validate(m) for k, m in json.loads(row["measures"]).items()},
+        {k: Measured(**m) for k, m in json.loads(row["measures"]).items()},
         row["reason"],
         bool(row["pinned"]),
         datetime.fromisoformat(row["created_at"]),
@@ -67,6 +67,7 @@ def _release(row: sqlite3.Row) -> Release:
         tuple(json.loads(row["rewritten"])),
         row["last_fact"],
         row["settings"],
+        bool(row["approved"]),
     )
 
 
@@ -121,8 +122,9 @@ def promote(
 ) -> None:
     """Let release ``number`` answer from now on, whatever answers now.
 
-    ``after`` is the release that must answer until then, and no hold be set (the daemon's own
-    promotions); ``then_hold`` sets a hold on promotion in the same transaction.
+    ``after`` is the release that must answer until then, and no hold be set unless a person
+    approved the release (the daemon's own promotions); ``then_hold`` sets a hold on promotion in
+    the same transaction.
 
     Raises Conflict when it is in no state to, Refused when it holds a retracted fact,
     IntegrityError when its files were changed. One transaction moves the pointer and all facts.
@@ -133,7 +135,7 @@ def promote(
     check_files(state, release)
     with store.write():
         if after is not None:
-            _check_unattended(store, after)
+            _check_unattended(store, number, after)
         _move_pointer(store, number, now, reason)
         if then_hold is not None:
             hold(store, "promote", then_hold, now)
@@ -142,13 +144,42 @@ def promote(
     fault("promote.linked")
 
 
-def _check_unattended(store: Store, after: int) -> None:
+def _check_unattended(store: Store, number: int, after: int) -> None:
     """Raise Conflict when a person has moved the pointer or set a hold in the meantime."""
     current = promoted(store).number
     if current != after:
         raise Conflict(f"release {current} answers by now, not {after}")
-    if "promote" in holds(store):
+    if is_held_back(store, get(store, number)):
         raise Conflict("promotion is on hold")
+
+
+def is_held_back(store: Store, release: Release) -> bool:
+    """Tell whether a hold keeps the daemon from promoting a release."""
+    return "promote" in holds(store) and not release.approved
+
+
+def approve(store: Store, number: int, now: datetime, reason: str) -> str:
+    """Let the daemon promote a verified release whatever is on hold; return what it is now.
+
+    Raises NotFound, and Conflict for a release that doesn't wait for its promotion.
+    """
+    with store.write():
+        release = get(store, number)
+        if release.state == "promoted":
+            return "already_promoted"
+        if release.state != "verified":
+            raise Conflict(
+                f"release {number} is {release.state}; only a verified one can be approved",
+                hint="wised release promote lets an earlier one answer again",
+            )
+        if release.approved:
+            return "already_approved"
+        store.connection.execute(
+            "UPDATE release SET approved = 1, rev = rev + 1 WHERE number = ?", (number,)
+        )
+        data = {"to": "approved", "reason": reason}
+        store.event("release.approve", f"release:{number}", data, now)
+    return "approved"
 
 
 def _move_pointer(store: Store, number: int, now: datetime, reason: str) -> None:
@@ -156,10 +187,9 @@ def _move_pointer(store: Store, number: int, now: datetime, reason: str) -> None
     for row in store.rows("SELECT number FROM release WHERE state = 'previous'"):
         if row["number"] != number:
             store.transition("release", row["number"], "retain", now)
-    held = facts.of_release(store, number)
-    if gone := [f.id for f in held if f.state == "retracted"]:
+    if gone := _held_in_states(store, number, ("retracted",)):
         raise Refused(
-            f"release {number} answers with fact {gone[0]}, which was retracted",
+            f"release {number} answers with fact {gone[0]['id']}, which was retracted",
             hint="choose a release made after the retraction",
         )
     target = get(store, number)
@@ -172,22 +202,48 @@ def _move_pointer(store: Store, number: int, now: datetime, reason: str) -> None
 
 
 def _move_facts(store: Store, old: int, new: int, now: datetime) -> None:
-    """Bring the states of facts in line with the release that answers now."""
-    before, after = facts.of_release(store, old), facts.of_release(store, new)
-    slots = {f.slot_key: f.id for f in after}
-    stays = {f.id for f in after}
-    for fact in before:
-        if fact.id in stays or fact.state != "promoted":
+    """Bring the states of facts in line with the release that answers now.
+
+    Only those that the two releases don't share are looked at: a release holds many more.
+    """
+    come = _held_in_states(store, new, ("verified", "superseded"))
+    for fact in facts.only_in(store, old, new):
+        if fact.state != "promoted":
             continue
-        by = slots.get(fact.slot_key)
+        by = _fact_of_slot(store, new, fact.slot_key)
         newer = by is not None and by > fact.id
         why = f"fact {by} took its place" if newer else f"release {new} does not hold it"
         store.transition("fact", fact.id, "supersede" if newer else "roll_back", now, why)
-    for fact in after:
-        if fact.state == "verified":
-            store.transition("fact", fact.id, "promote", now, f"release {new}")
-        elif fact.state == "superseded":
-            store.transition("fact", fact.id, "restore", now, f"back with release {new}")
+    for row in come:
+        if row["state"] == "verified":
+            store.transition("fact", row["id"], "promote", now, f"release {new}")
+        else:
+            store.transition("fact", row["id"], "restore", now, f"back with release {new}")
+
+
+def _held_in_states(store: Store, number: int, states: Sequence[str]) -> list[sqlite3.Row]:
+    """Return id and state of the facts of a release that are in ``states``, in its order.
+
+    NOTE: CROSS JOIN has SQLite begin with the few facts in these states, not with all that the
+    release holds; without statistics it would choose the latter.
+    """
+    return store.rows(
+        "SELECT fact.id, fact.state FROM fact CROSS JOIN release_fact ON fact_id = fact.id"
+        " WHERE fact.state IN (SELECT value FROM json_each(?)) AND release = ? ORDER BY position",
+        json.dumps(list(states)),
+        number,
+    )
+
+
+def _fact_of_slot(store: Store, number: int, slot_key: str) -> int | None:
+    """Return the fact with which a release answers a slot, None when it doesn't."""
+    row = store.one(
+        "SELECT fact.id FROM fact CROSS JOIN release_fact ON fact_id = fact.id"
+        " WHERE slot_key = ? AND release = ? ORDER BY position DESC LIMIT 1",
+        slot_key,
+        number,
+    )
+    return None if row is None else int(row["id"])
 
 
 def hold_facts(
@@ -222,16 +278,18 @@ def rollback(state: State, store: Store, to: int | None, now: datetime, reason: 
 
 def hold(store: Store, kind: str, reason: str, now: datetime) -> None:
     """Keep the daemon from doing one kind of work, inside a transaction."""
-    row = {"kind": kind, "reason": reason, "since": timestamp(now)}
-    store.table("hold").insert(row, replace=True)
+    store.connection.execute(
+        "INSERT OR REPLACE INTO hold (kind, reason, since) VALUES (?, ?, ?)",
+        (kind, reason, timestamp(now)),
+    )
     store.event("hold.set", f"hold:{kind}", {"reason": reason}, now)
 
 
-def unhold(store: Store, kind: str, now: datetime) -> bool:
+def unhold(store: Store, kind: str, now: datetime, reason: str = "") -> bool:
     """Lift a hold inside a transaction; False when there was none."""
     gone = store.connection.execute("DELETE FROM hold WHERE kind = ?", (kind,)).rowcount > 0
     if gone:
-        store.event("hold.lift", f"hold:{kind}", {}, now)
+        store.event("hold.lift", f"hold:{kind}", {"reason": reason}, now)
     return gone
 
 
@@ -245,8 +303,11 @@ def relink(state: State, store: Store) -> None:
     point(state.current, folder_of(state, promoted(store)))
 
 
-def prune(state: State, store: Store, keep: int, now: datetime) -> list[int]:
+def prune(state: State, store: Store, keep: int, now: datetime, reason: str = "") -> list[int]:
     """Delete the files of releases that retention gives up; their rows stay."""
+    from policies import ReleaseView, prunable  # a rollback need not import the rules
+
+    why = "; ".join(filter(None, (f"kept are the newest {keep}", reason)))
     views = [
         ReleaseView(r.number, r.state, r.pinned)
         for r in all_releases(store)
@@ -256,7 +317,7 @@ def prune(state: State, store: Store, keep: int, now: datetime) -> list[int]:
     for number in gone:
         folder = folder_of(state, get(store, number))
         with store.write():
-            store.transition("release", number, "prune", now, f"kept are the newest {keep}")
+            store.transition("release", number, "prune", now, why)
         fault("prune.marked")
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)

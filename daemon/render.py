@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 SCHEMA_VERSION = 1
 #: format characters that are seen: Arabic and Kaithi number signs
@@ -70,11 +71,18 @@ def print_json(document: Mapping[str, Any]) -> None:
     sys.stdout.write(safe_json({"schema_version": SCHEMA_VERSION, **document}) + "\n")
 
 
-def _console() -> Console:
+def console() -> Console:
     """Return a console on standard output; it honours NO_COLOR and never reads markup."""
     from rich.console import Console
 
     return Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
+
+
+def styled(value: object, style: str = "") -> Text:
+    """Return a value as one line for a screen that rich draws: safe, and never read as markup."""
+    from rich.text import Text
+
+    return Text(_cell(value), style)
 
 
 def say(text: object, *, multiline: bool = False) -> None:
@@ -136,7 +144,7 @@ def _draw(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
         drawn.add_column(Text(name, "bold"), overflow="fold")
     for row in cells:
         drawn.add_row(*(Text(cell) for cell in row))
-    _console().print(drawn)
+    console().print(drawn)
 
 
 def ago(since: datetime | None, now: datetime) -> str:

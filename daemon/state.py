@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from daemon import config as configuration
-from daemon.config import Config
 from daemon.errors import Conflict, NotFound, NotRunning
 from daemon.store import FILE, Store, keys
+
+if TYPE_CHECKING:
+    from daemon.config import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,10 @@ class State:
 
     def config(self) -> Config:
         """Read the configuration; raises UsageError that lists every problem."""
+        from daemon import config  # its models take a while to build; status needs none
+
         self.check()
-        return configuration.load(self.config_file)
+        return config.load(self.config_file)
 
     def write_running(self, config: Config) -> None:
         """Write down the configuration in force: `config.toml` may change at any time."""
@@ -155,19 +159,21 @@ def _try_lock(handle: int, wait: float) -> bool:
 
 def init(folder: Path, now: datetime, config_text: str | None = None) -> State:
     """Make a state folder: configuration, database, release 0. An existing one is left alone."""
+    from daemon import config
+
     state = State(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for path in (state.releases, state.logs):
         path.mkdir(exist_ok=True, mode=0o700)
     if not state.config_file.exists():
-        text = config_text or configuration.default_file().read_text("utf-8")
+        text = config_text or config.default_file().read_text("utf-8")
         state.config_file.write_text(text, "utf-8")
-    config = configuration.load(state.config_file)
+    held = config.load(state.config_file)
     with Store(folder, actor="init") as store, store.write():
         if store.one("SELECT number FROM release") is None:
             at = now.astimezone(UTC).isoformat(timespec="microseconds")
             row = {"number": 0, "state": "promoted", "created_at": at, "promoted_at": at}
             store.table("release").insert(row)
             store.event("release.bare", "release:0", {"to": "promoted"}, now)
-            keys.record(store, config.subjects)
+            keys.record(store, held.subjects)
     return state

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from daemon.attempts import Waiting
-from daemon.messages import Measured
+from daemon.measured import Measured
 from daemon.observe.pulse import Work
 from daemon.releases import Release
 from daemon.render import times

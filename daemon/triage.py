@@ -256,10 +256,15 @@ def must_be_looked_at(fact: Fact) -> None:
         raise Conflict(f"fact {fact.id} {what}", hint=BEFORE_DECIDING[fact.state])
 
 
-def approve(store: Store, fact_id: int, reason: str, now: datetime) -> str:
-    """Approve a fact by hand; older facts of its slot that wait give way to it."""
+def approve(store: Store, fact_id: int, reason: str, now: datetime, rev: int | None = None) -> str:
+    """Approve a fact by hand; older facts of its slot that wait give way to it.
+
+    ``rev`` is the revision that was judged; raises Conflict when the fact is of another.
+    """
     with store.write():
         fact = facts.get(store, fact_id)
+        if rev is not None and fact.rev != rev:
+            raise Conflict(f"fact {fact_id} was changed by another process")
         if fact.state == "approved":
             return "already_approved"
         must_be_looked_at(fact)

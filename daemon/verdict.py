@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from daemon.config import Config
-from daemon.messages import Built, Measured
+from daemon.measured import Measured
+from daemon.messages import Built
 from policies import FactResult, Measure, Thresholds, Verdict, judge
 
 

@@ -2,49 +2,92 @@
 
 A command parses, calls one function of the library and renders. Nothing heavy is imported before
 a command needs it: `wised --help` and `wised status` load neither a model nor an HTTP client.
-
-exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 refused by policy, 6 unhealthy,
-7 daemon not running or its lock held, 9 integrity failure, 130 interrupted (SIGINT), 143 stopped at
-once (a second SIGTERM; the first drains and ends with 0)
+Exit codes are those of `daemon.errors`; `wised help exit-codes` lists them.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from daemon import __version__
-from daemon.cli import ask, fact, records, release, service, source
 from daemon.cli.common import STATE_VARIABLE
 from daemon.cli.failure import INTERRUPTED, OUTPUT_CLOSED, report
 
-__all__ = ["app", "main", "run"]
+__all__ = ["PARTS", "app", "grammar", "main", "run"]
 
-EXIT_CODES = (
-    "Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 conflict, 5 refused by policy, "
-    "6 unhealthy, 7 daemon not running or its lock held, 9 integrity failure, "
-    "130 and 143 stopped at once by a signal."
-)
-app = typer.Typer(
-    name="wised",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    epilog=EXIT_CODES,
-)
-app.add_typer(source.app)
-app.add_typer(fact.app)
-app.add_typer(release.app)
-app.add_typer(records.audit)
-app.add_typer(records.config)
-app.add_typer(records.database)
-for register in (service.register, release.register, ask.register):
-    register(app)
+COMPLETE_VARIABLE = "_WISED_COMPLETE"  #: in the environment, asks for completions
+#: the module that has each command or noun, in the order in which help lists them
+PARTS = {
+    "init": "service",
+    "run": "service",
+    "reload": "service",
+    "stop": "service",
+    "status": "service",
+    "metrics": "service",
+    "demo": "service",
+    "pause": "service",
+    "resume": "service",
+    "source": "source",
+    "fact": "fact",
+    "review": "review",
+    "release": "release",
+    "rollback": "release",
+    "ask": "ask",
+    "wait": "wait",
+    "logs": "logs",
+    "audit": "records",
+    "doctor": "doctor",
+    "config": "config",
+    "db": "database",
+    "help": "about",
+    "version": "about",
+    "completion": "about",
+}
+
+
+def grammar(words: Iterable[str] = PARTS) -> typer.Typer:
+    """Return the command line with the commands that begin with one of ``words``, and neighbours.
+
+    All of it takes a tenth of a second to build, which a single command need not.
+    """
+    made = typer.Typer(
+        name="wised",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        epilog="Exit codes: wised help exit-codes.",
+    )
+    made.callback(invoke_without_command=True)(wised)
+    for part in dict.fromkeys(PARTS[word] for word in words):
+        import_module(f"daemon.cli.{part}").register(made)
+    return made
+
+
+def __getattr__(name: str) -> Any:
+    """Return the whole grammar as ``app``."""
+    if name == "app":
+        return grammar()
+    raise AttributeError(name)
+
+
+def _needed(arguments: Sequence[str]) -> Iterable[str]:
+    """Return the first words that a command line needs: its own, or all where it has none."""
+    rest = iter(arguments)
+    for word in rest:
+        if word in ("-C", "--state"):
+            next(rest, None)
+        elif word in PARTS:
+            return PARTS if word == "help" else (word,)
+        elif not word.startswith(("-C", "--state=")):
+            break
+    return PARTS
 
 
 def _version(wanted: bool) -> None:
@@ -53,7 +96,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
 def wised(
     context: typer.Context,
     state: Annotated[
@@ -78,8 +120,13 @@ def wised(
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line; return its exit code. Only bugs leave as exceptions."""
+    if COMPLETE_VARIABLE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
     try:
-        result = app(args=list(arguments), prog_name="wised", standalone_mode=False)
+        words = PARTS if COMPLETE_VARIABLE in os.environ else _needed(arguments)
+        result = grammar(words)(args=list(arguments), prog_name="wised", standalone_mode=False)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED

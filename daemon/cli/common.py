@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 STATE_VARIABLE = "WISED_STATE"
 MAX_REASON_CHARS = 500
+_UNIT_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 DryRun = Annotated[
@@ -76,6 +77,22 @@ def number(text: str, letter: str) -> int:
     if match is None:
         raise UsageError(f"{text!r} is no id", hint=f"write 12 or {letter}12")
     return int(match[1])
+
+
+def moment(text: str) -> datetime:
+    """Return the time that ``2026-01-31``, a time in RFC 3339 or ``7 d`` (ago) names, in UTC.
+
+    Raises UsageError.
+    """
+    if match := re.fullmatch(r"([0-9]{1,6}) ?(s|min|m|h|d)", text.strip()):
+        return now() - timedelta(seconds=int(match[1]) * _UNIT_SECONDS[match[2]])
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is no time", hint="write 2026-01-31, 2026-01-31T12:00Z, 90 min, 7 d"
+        ) from error
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def reason_or(text: str, default: str) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from daemon import emergency, polling
 from daemon.cli.common import Result
 from daemon.cli.registry import operator_source
 from daemon.config import Config
-from daemon.errors import UsageError
+from daemon.errors import Conflict, UsageError
 from daemon.state import State
 from daemon.store import Store, facts, timestamp
 from daemon.store.facts import HELD, Fact
@@ -25,10 +25,17 @@ TARGETS = {"reject": "rejected", "quarantine": "quarantined", "retract": "retrac
 PAST_APPROVAL = ("approved", "batched", "edited", "promoted")
 
 
-def approve_all(store: Store, fact_ids: Sequence[int], reason: str, now: datetime) -> list[Result]:
+def approve_all(
+    store: Store,
+    fact_ids: Sequence[int],
+    reason: str,
+    now: datetime,
+    expect: Mapping[int, int] | None = None,
+) -> list[Result]:
     """Approve facts; what can't be approved stops it before anything is changed.
 
-    Raises NotFound, Conflict, and UsageError for two facts of one slot: only one can hold.
+    ``expect`` has the revisions that were judged, by fact. Raises NotFound, Conflict, and
+    UsageError for two facts of one slot: only one can hold.
     """
     wanted = _distinct(store, fact_ids)
     slots: dict[str, int] = {}
@@ -41,13 +48,26 @@ def approve_all(store: Store, fact_ids: Sequence[int], reason: str, now: datetim
         must_be_looked_at(fact)
         if fact.state not in (*PAST_APPROVAL, "verified"):
             next_state("fact", fact.state, "approve")
-    return [_approved(store, fact, reason, now) for fact in wanted]
+        check_unchanged(fact, expect)
+    return [_approved(store, fact, reason, now, (expect or {}).get(fact.id)) for fact in wanted]
 
 
-def _approved(store: Store, fact: Fact, reason: str, now: datetime) -> Result:
+def _approved(
+    store: Store, fact: Fact, reason: str, now: datetime, rev: int | None = None
+) -> Result:
     if fact.state in PAST_APPROVAL:
         return _result(fact, f"already_{fact.state}")
-    return _result(fact, approve(store, fact.id, reason, now))
+    return _result(fact, approve(store, fact.id, reason, now, rev))
+
+
+def check_unchanged(fact: Fact, expect: Mapping[int, int] | None) -> None:
+    """Raise Conflict when a fact is not of the revision that was judged."""
+    if expect is not None and expect.get(fact.id, fact.rev) != fact.rev:
+        raise Conflict(
+            f"fact {fact.id} was changed since it was shown (revision {fact.rev},"
+            f" not {expect[fact.id]})",
+            hint=f"wised fact show {fact.id}",
+        )
 
 
 def approve_pending(store: Store, reason: str, now: datetime) -> list[Result]:
@@ -62,11 +82,19 @@ def approve_pending(store: Store, reason: str, now: datetime) -> list[Result]:
 
 
 def decide(
-    store: Store, fact_ids: Sequence[int], event: str, reason: str, now: datetime
+    store: Store,
+    fact_ids: Sequence[int],
+    event: str,
+    reason: str,
+    now: datetime,
+    expect: Mapping[int, int] | None = None,
 ) -> list[Result]:
     """Reject, quarantine or retract facts, all or none. Raises NotFound and Conflict."""
     with store.write():
-        return [_moved(store, fact, event, reason, now) for fact in _distinct(store, fact_ids)]
+        wanted = _distinct(store, fact_ids)
+        for fact in wanted:
+            check_unchanged(fact, expect)
+        return [_moved(store, fact, event, reason, now) for fact in wanted]
 
 
 def requeue(store: Store, fact_ids: Sequence[int], reason: str, now: datetime) -> list[Result]:
@@ -136,7 +164,7 @@ def add(
             return _result(fact, f"already_{fact.state}")
     with store.write():
         entry = _entry(store, candidate, {**row, "reason": reason}, now)
-        fact_id = facts.insert(store, candidate, entry, "trusted", now, now)
+        fact_id = facts.insert(store, candidate, entry, "trusted", now, now, reason=reason)
     return Result(f"fact {fact_id}", "received")
 
 

@@ -22,6 +22,10 @@ from daemon.errors import UsageError
 from daemon.render import fields, note, print_json, table
 
 app = typer.Typer(name="fact")
+Expect = Annotated[
+    int | None,
+    typer.Option("--expect", min=1, metavar="REV", help="Only if the fact is of that revision."),
+]
 Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Facts, such as 12 or f12.")]
 
 
@@ -128,6 +132,7 @@ def approve(
     all_pending: Annotated[
         bool, typer.Option("--all-pending", help="All pending facts; the newest of each slot.")
     ] = False,
+    expect: Expect = None,
     reason: Reason = "",
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -139,6 +144,8 @@ def approve(
     from daemon.cli import decisions
     from daemon.cli.rehearsal import changing
 
+    if all_pending and expect is not None:
+        raise UsageError("--expect is the revision of one fact", hint="leave --all-pending out")
     if bool(ids) == all_pending:
         raise UsageError("give fact ids, or --all-pending", hint="wised fact list --state pending")
     why = reason_or(reason, "approved by hand")
@@ -147,10 +154,20 @@ def approve(
             results = decisions.approve_pending(change.store, why, now())
         else:
             numbers = [number(one, "f") for one in ids or ()]
-            results = decisions.approve_all(change.store, numbers, why, now())
+            revs = _expected(numbers, expect)
+            results = decisions.approve_all(change.store, numbers, why, now(), revs)
         show_changes(results, change.changes(), dry_run=dry_run, as_json=as_json)
     if all_pending:
         note(_count(results, dry_run))
+
+
+def _expected(ids: list[int], rev: int | None) -> dict[int, int] | None:
+    """Return the revision that each fact must be of; raises UsageError for more than one fact."""
+    if rev is None:
+        return None
+    if len(set(ids)) != 1:
+        raise UsageError("--expect is the revision of one fact", hint="give one id at a time")
+    return {ids[0]: rev}
 
 
 def _count(results: list[Result], dry_run: bool) -> str:
@@ -162,6 +179,7 @@ def _count(results: list[Result], dry_run: bool) -> str:
 def reject(
     context: typer.Context,
     ids: Ids,
+    expect: Expect = None,
     reason: Reason = "",
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -170,13 +188,15 @@ def reject(
 
     Example: wised fact reject 12 --reason "satire"
     """
-    _decide(context, ids, "reject", reason_or(reason, "rejected by hand"), dry_run, as_json)
+    why = reason_or(reason, "rejected by hand")
+    _decide(context, ids, "reject", why, dry_run, as_json, expect=expect)
 
 
 @app.command()
 def quarantine(
     context: typer.Context,
     ids: Ids,
+    expect: Expect = None,
     reason: Reason = "",
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -185,7 +205,8 @@ def quarantine(
 
     Example: wised fact quarantine 12 --reason "two names in one"
     """
-    _decide(context, ids, "quarantine", reason_or(reason, "by hand"), dry_run, as_json)
+    why = reason_or(reason, "by hand")
+    _decide(context, ids, "quarantine", why, dry_run, as_json, expect=expect)
 
 
 @app.command()
@@ -239,13 +260,20 @@ def _decide(
     as_json: bool,
     *,
     at_once: bool = False,
+    expect: int | None = None,
 ) -> None:
     from daemon.cli import decisions
     from daemon.cli.rehearsal import changing
 
     numbers = [number(one, "f") for one in ids]
     with changing(place(context), dry_run=dry_run) as change:
-        results = decisions.decide(change.store, numbers, event, reason, now())
+        revs = _expected(numbers, expect)
+        results = decisions.decide(change.store, numbers, event, reason, now(), revs)
         if at_once:
             results += decisions.withdraw(change.state, change.store, numbers, reason, now())
         show_changes(results, change.changes(), dry_run=dry_run, as_json=as_json)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the commands to the top level."""
+    parent.add_typer(app)

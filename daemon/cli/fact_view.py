@@ -45,6 +45,7 @@ def brief(fact: Fact) -> dict[str, object]:
         "state": fact.state,
         "reason": fact.reason,
         "tier": fact.tier,
+        "rev": fact.rev,
         "asserted_at": times(fact.asserted_at),
         "received_at": times(fact.received_at),
     }
@@ -101,6 +102,7 @@ def lines(seen: View) -> Iterator[tuple[str, object]]:
     yield "relation", fact.relation
     yield "object", fact.object
     yield "state", fact.state
+    yield "revision", fact.rev
     yield "reason", fact.reason
     yield "tier", fact.tier
     yield "found by", fact.extractor

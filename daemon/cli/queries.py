@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from daemon.errors import UsageError
-from daemon.store import Store, facts, keys
+from daemon.store import Store, facts, keys, timestamp
 from daemon.store.facts import Fact
 from daemon.store.lifecycle import FACT_STATES
 from ingest import fold
@@ -63,6 +63,24 @@ def listed(store: Store, wanted: Filter) -> list[Fact]:
     return [facts.get(store, row["id"]) for row in rows]
 
 
+def waiting(store: Store, states: Sequence[str], source: str | None) -> list[int]:
+    """Return the ids of the facts in ``states``, oldest first, of one source if so asked.
+
+    Raises NotFound for an unknown source.
+    """
+    from daemon.cli import registry
+
+    source_id = None if source is None else registry.describe(store, source).id
+    rows = store.rows(
+        "SELECT id FROM fact WHERE state IN (SELECT value FROM json_each(?1))"
+        " AND (?2 IS NULL OR id IN (SELECT fact_id FROM evidence"
+        "  JOIN entry ON entry.id = entry_id WHERE source_id = ?2)) ORDER BY id",
+        json.dumps(list(states)),
+        source_id,
+    )
+    return [row["id"] for row in rows]
+
+
 def _event(row: sqlite3.Row) -> Event:
     return Event(
         row["seq"],
@@ -80,10 +98,24 @@ def history(store: Store, subject: str) -> list[Event]:
     return [_event(row) for row in rows]
 
 
-def latest_events(store: Store, limit: int) -> list[Event]:
-    """Return the newest events, oldest of them first."""
-    rows = store.rows("SELECT * FROM event ORDER BY seq DESC LIMIT ?", limit)
+def latest_events(store: Store, limit: int, subject: str | None = None) -> list[Event]:
+    """Return the newest events, of one thing (``fact:12``) if so asked, oldest of them first."""
+    if subject is None:
+        rows = store.rows("SELECT * FROM event ORDER BY seq DESC LIMIT ?", limit)
+    else:
+        rows = store.rows(
+            "SELECT * FROM event WHERE subject = ? ORDER BY seq DESC LIMIT ?", subject, limit
+        )
     return [_event(row) for row in reversed(rows)]
+
+
+def export(store: Store, since: datetime | None) -> Iterator[dict[str, object]]:
+    """Yield every event from ``since`` on as it is stored, with its hashes, oldest first."""
+    rows = store.connection.execute(
+        "SELECT * FROM event WHERE at >= ? ORDER BY seq", (timestamp(since) if since else "",)
+    )
+    for row in rows:
+        yield {**dict(row), "data": json.loads(row["data"])}
 
 
 def releases_with(store: Store, fact_id: int) -> list[int]:

@@ -185,7 +185,7 @@ def check_not_ours(name: str) -> None:
         )
 
 
-def add(store: Store, new: NewSource, now: datetime) -> str:
+def add(store: Store, new: NewSource, now: datetime, reason: str = "") -> str:
     """Store a source, due at once; return its state, ``already_<state>`` when it is there.
 
     A removed source of that name is revived and read from the start: entries that are stored
@@ -206,7 +206,7 @@ def add(store: Store, new: NewSource, now: datetime) -> str:
         else:
             store.db.table("source").update(old["id"], _fresh(new, now))
         before = old["state"] if old else None
-        _record(store, "add", new.name, before, "active", "", now)
+        _record(store, "add", new.name, before, "active", reason, now)
     return "active"
 
 

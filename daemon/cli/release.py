@@ -115,6 +115,27 @@ def verify(
 
 
 @app.command()
+def approve(
+    context: typer.Context,
+    which: Number,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Let the daemon promote a verified release in its next cycle, a hold notwithstanding.
+
+    Example: wised release approve 3 --reason "probes looked through"
+    """
+    from daemon import releases
+    from daemon.cli.rehearsal import changing
+
+    wanted, why = number(which, "r"), reason_or(reason, "approved by hand")
+    with changing(place(context), dry_run=dry_run) as change:
+        done = [Result(f"release {wanted}", releases.approve(change.store, wanted, now(), why))]
+        show_changes(done, change.changes(), dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
 def promote(
     context: typer.Context,
     which: Number,
@@ -172,6 +193,7 @@ def prune(
         int | None,
         typer.Option("--keep", min=0, help="Newest to keep. Default: [daemon] keep_releases."),
     ] = None,
+    reason: Reason = "",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -185,44 +207,55 @@ def prune(
     state = place(context)
     kept = state.config().daemon.keep_releases if keep is None else keep
     with changing(state, dry_run=dry_run) as change:
-        gone = releases.prune(change.state, change.store, kept, now())
+        gone = releases.prune(change.state, change.store, kept, now(), reason_or(reason, ""))
         done = [Result(f"release {one}", "pruned") for one in gone]
         show_changes(done, change.changes(), dry_run=dry_run, as_json=as_json)
 
 
 @app.command()
 def pin(
-    context: typer.Context, which: Number, dry_run: DryRun = False, as_json: Json = False
+    context: typer.Context,
+    which: Number,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Keep a release's files, however old it gets.
 
     Example: wised release pin 3
     """
-    _pin(context, which, True, dry_run, as_json)
+    _pin(context, which, True, reason_or(reason, "by hand"), dry_run, as_json)
 
 
 @app.command()
 def unpin(
-    context: typer.Context, which: Number, dry_run: DryRun = False, as_json: Json = False
+    context: typer.Context,
+    which: Number,
+    reason: Reason = "",
+    dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Let a pinned release go when its time comes.
 
     Example: wised release unpin 3
     """
-    _pin(context, which, False, dry_run, as_json)
+    _pin(context, which, False, reason_or(reason, "by hand"), dry_run, as_json)
 
 
-def _pin(context: typer.Context, which: str, pinned: bool, dry_run: bool, as_json: bool) -> None:
+def _pin(
+    context: typer.Context, which: str, pinned: bool, reason: str, dry_run: bool, as_json: bool
+) -> None:
     from daemon.cli import release_view
     from daemon.cli.rehearsal import changing
 
     wanted = number(which, "r")
     with changing(place(context), dry_run=dry_run) as change:
-        result = release_view.set_pinned(change.store, wanted, pinned, now())
+        result = release_view.set_pinned(change.store, wanted, pinned, now(), reason)
         done = [Result(f"release {wanted}", result)]
         show_changes(done, change.changes(), dry_run=dry_run, as_json=as_json)
 
 
 def register(parent: typer.Typer) -> None:
-    """Add the commands that stand beside the noun."""
+    """Add the commands to the top level."""
+    parent.add_typer(app)
     parent.command()(rollback)

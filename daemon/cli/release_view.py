@@ -12,13 +12,12 @@ from daemon.cli.fact_view import brief as fact_brief
 from daemon.cli.fact_view import event_document, summary
 from daemon.cli.queries import Event
 from daemon.errors import Conflict
-from daemon.messages import Measured
+from daemon.measured import Measured
 from daemon.releases import Release
 from daemon.render import times
 from daemon.status_document import measures
 from daemon.store import Store, facts
 from daemon.store.facts import Fact
-from policies import interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +102,8 @@ def measure_line(measured: Measured) -> str:
     share = f"{right / asked:.4f} ({right} of {asked}"
     if whole is None:
         return f"{share})"
+    from policies import interval  # most measures have none: the rules need not be imported
+
     low, high = interval(right, asked, whole)
     return f"{share} drawn from {whole}; 95 % within {low:.4f} to {high:.4f})"
 
@@ -131,14 +132,12 @@ def lines(seen: View) -> Iterator[tuple[str, object]]:
 
 def difference(store: Store, old: int, new: int) -> Difference:
     """Compare what two releases hold; raises NotFound."""
-    before = facts.of_release(store, releases.get(store, old).number)
-    after = facts.of_release(store, releases.get(store, new).number)
-    kept = {f.id for f in before} & {f.id for f in after}
+    for number in (old, new):
+        releases.get(store, number)
     gone: dict[str, list[Fact]] = {}  # where names became one a slot has several facts
-    for fact in before:
-        if fact.id not in kept:
-            gone.setdefault(fact.slot_key, []).append(fact)
-    came = [fact for fact in after if fact.id not in kept]
+    for fact in facts.only_in(store, old, new):
+        gone.setdefault(fact.slot_key, []).append(fact)
+    came = facts.only_in(store, new, old)
     pairs = [(gone[f.slot_key].pop() if gone.get(f.slot_key) else None, f) for f in came]
     return Difference(
         old,
@@ -146,7 +145,7 @@ def difference(store: Store, old: int, new: int) -> Difference:
         added=tuple(f for held, f in pairs if held is None),
         removed=tuple(f for of_slot in gone.values() for f in of_slot),
         replaced=tuple((held, f) for held, f in pairs if held is not None),
-        kept=len(kept),
+        kept=queries.fact_counts(store).get(new, 0) - len(came),
     )
 
 
@@ -172,7 +171,7 @@ def difference_rows(found: Difference) -> Iterator[tuple[object, ...]]:
         yield "~", fact.id, fact.subject, fact.relation, fact.object, old.object
 
 
-def set_pinned(store: Store, number: int, pinned: bool, now: datetime) -> str:
+def set_pinned(store: Store, number: int, pinned: bool, now: datetime, reason: str) -> str:
     """Keep a release from being pruned, or no longer; return what it is now.
 
     Raises NotFound, and Conflict for a release whose files are gone.
@@ -188,5 +187,5 @@ def set_pinned(store: Store, number: int, pinned: bool, now: datetime) -> str:
             "UPDATE release SET pinned = ?, rev = rev + 1 WHERE number = ?", (int(pinned), number)
         )
         action = "release.pin" if pinned else "release.unpin"
-        store.event(action, f"release:{number}", {"to": word}, now)
+        store.event(action, f"release:{number}", {"to": word, "reason": reason}, now)
     return word

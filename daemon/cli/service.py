@@ -1,13 +1,12 @@
-"""Commands on the service: init, run, reload, stop, status, metrics, demo, pause, resume, logs."""
+"""Commands on the service: init, run, reload, stop, status, metrics, demo, pause, resume."""
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from daemon.store import Store
 
 STAGES = ("ingest", "edit")
-LOG_FILE = "wised.jsonl"
 
 
 class Work(StrEnum):
@@ -43,6 +41,7 @@ class Work(StrEnum):
 def init(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where the state is to lie.")],
     dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Make a state folder with its config.toml; one that is there is left as it is.
 
@@ -51,14 +50,19 @@ def init(
     from daemon import state
     from daemon.store import FILE
 
-    if (folder / FILE).exists():
-        say(f"{folder}: already_initialised")
+    is_there = (folder / FILE).exists()
+    if not dry_run and not is_there:
+        state.init(folder, now())
+    result = "already_initialised" if is_there else "initialised"
+    if as_json:
+        print_json({"dry_run": dry_run, "results": [{"subject": str(folder), "result": result}]})
         return
-    if dry_run:
-        say(f"{folder}: would be initialised")
+    if dry_run and not is_there:
+        result = "would be initialised"
+    say(f"{folder}: {result}")
+    if dry_run or is_there:
         return
-    made = state.init(folder, now())
-    say(f"{folder}: initialised")
+    made = state.State(folder)
     note(
         f"Next: look through {made.config_file}, then\n"
         f"  wised -C {folder} source add feed URL --tier normal\n"
@@ -87,7 +91,7 @@ def run(
     raise typer.Exit(service.run(state, once=once, stages=wanted))
 
 
-def reload(context: typer.Context, dry_run: DryRun = False) -> None:
+def reload(context: typer.Context, dry_run: DryRun = False, as_json: Json = False) -> None:
     """Let the running daemon take over config.toml; a bad one is refused here.
 
     Example: wised reload
@@ -102,6 +106,9 @@ def reload(context: typer.Context, dry_run: DryRun = False) -> None:
     keys = reloading.changed(configuration.load(state.running_file), new)
     reloading.check(keys)
     pid = state.signal(*(() if dry_run else (signal.SIGHUP,)))
+    if as_json:
+        print_json({"dry_run": dry_run, "pid": pid, "changed": list(keys)})
+        return
     for key in keys:
         say(f"  {key}")
     say(
@@ -118,6 +125,7 @@ def stop(
         float, typer.Option("--timeout", min=0, help="Seconds to wait until it has ended.")
     ] = 120,
     dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Stop the running daemon; its current stage may end within shutdown_grace_seconds.
 
@@ -125,7 +133,7 @@ def stop(
     """
     state = place(context)
     if dry_run:
-        say(f"pid {state.signal()}: would be stopped")
+        _stopped(state.signal(), "would be stopped", dry_run, as_json)
         return
     # Two signals of one kind may arrive as one; these two never do.
     pid = state.signal(*((signal.SIGTERM, signal.SIGINT) if at_once else (signal.SIGTERM,)))
@@ -134,7 +142,14 @@ def stop(
         if time.monotonic() >= until:
             raise Unhealthy(f"pid {pid} still runs", hint="wised stop --now; or a longer --timeout")
         time.sleep(0.1)
-    say(f"pid {pid}: stopped")
+    _stopped(pid, "stopped", dry_run, as_json)
+
+
+def _stopped(pid: int, result: str, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        print_json({"dry_run": dry_run, "pid": pid, "result": result})
+    else:
+        say(f"pid {pid}: {result}")
 
 
 def status(
@@ -142,6 +157,12 @@ def status(
     check: Annotated[
         bool, typer.Option("--check", help="Exit 6 when the service is unhealthy.")
     ] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on until interrupted, on one live screen.")
+    ] = False,
+    period: Annotated[
+        float, typer.Option("--period", min=0.1, metavar="SECONDS", help="Between two looks.")
+    ] = 1.0,
     as_json: Json = False,
 ) -> None:
     """Say how the service stands, with the daemon up or down.
@@ -152,6 +173,13 @@ def status(
     from daemon import status_document
     from daemon.cli import status_view
 
+    if watch:
+        from daemon.cli import watch as watching
+
+        if check or as_json:
+            raise UsageError("--watch ends with no verdict and is no one document")
+        watching.run(place(context), period)
+        return
     moment = now()
     with reading(context) as store:
         seen = standing.read(place(context), store, moment)
@@ -234,6 +262,7 @@ def _pause(store: Store, kind: str, reason: str) -> str:
 def resume(
     context: typer.Context,
     work: Annotated[Work, typer.Argument(help="What is to go on.")],
+    reason: Reason = "",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -244,46 +273,15 @@ def resume(
     from daemon import releases
     from daemon.cli.rehearsal import changing
 
+    why = reason_or(reason, "resumed by hand")
     with changing(place(context), dry_run=dry_run) as change:
         with change.store.write():
-            lifted = releases.unhold(change.store, work.value, now())
+            lifted = releases.unhold(change.store, work.value, now(), why)
         done = [Result(work.value, "resumed" if lifted else "already_resumed")]
         show_changes(done, change.changes(), dry_run=dry_run, as_json=as_json)
 
 
-def logs(
-    context: typer.Context,
-    count: Annotated[int, typer.Option("-n", min=1, metavar="N", help="Lines to show.")] = 20,
-    as_json: Json = False,
-) -> None:
-    """Show the newest lines of the daemon's log.
-
-    Example: wised logs -n 50
-    """
-    from daemon.log_chain import readable
-    from daemon.log_files import tail
-
-    path = place(context).logs / LOG_FILE
-    lines = tail(path, count)
-    if as_json:
-        print_json({"lines": [_parsed(line) or {"text": line} for line in lines]})
-        return
-    for line in lines:
-        found = _parsed(line)
-        say(line if found is None else readable(found))
-    if not lines:
-        note(f"{path}: nothing is logged yet")
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def register(parent: typer.Typer) -> None:
     """Add the commands to the top level."""
-    for command in (init, run, reload, stop, status, metrics, demo, pause, resume, logs):
+    for command in (init, run, reload, stop, status, metrics, demo, pause, resume):
         parent.command()(command)

@@ -78,6 +78,7 @@ def add(
     tier: Annotated[Tier, typer.Option("--tier", help="How far it is believed.")] = Tier.normal,
     format: Format = "auto",
     allow_private: AllowPrivate = None,
+    reason: Reason = "",
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -89,8 +90,9 @@ def add(
     from daemon.cli.rehearsal import changing
 
     new = registry.requested(kind.value, location, name, tier.value, allow_private or (), format)
+    why = reason_or(reason, "")
     with changing(place(context), dry_run=dry_run) as change:
-        result = Result(f"source {new.name}", registry.add(change.store, new, now()))
+        result = Result(f"source {new.name}", registry.add(change.store, new, now(), why))
         show_changes([result], change.changes(), dry_run=dry_run, as_json=as_json)
 
 
@@ -296,3 +298,8 @@ def test(
     note(trial.summary(found, limit))
     for one in over:
         note(str(one))
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the commands to the top level."""
+    parent.add_typer(app)

@@ -18,38 +18,70 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
     """Yield the status as named lines, the most urgent first."""
     yield "health", status.problems or "ok"
     yield "daemon", f"running ({status.daemon})" if status.daemon is not None else "not running"
-    if status.work:
-        yield "doing", _work_line(status.work, now)
-    current = status.release
-    promoted = f"promoted {ago(current.promoted_at, now)}"
-    what = f"{status.held} facts" if current.number else "the bare model"
-    yield "release", f"{current.number}: {what}, {promoted}"
+    if status.work is not None:
+        yield "doing", work_line(status.work, now)
+    yield "release", release_line(status, now)
     if status.shards:
         yield "memory", _memory_line(status.shards)
-    yield "facts", ", ".join(f"{count} {state}" for state, count in status.queue.items())
+    yield "facts", queue_line(status)
     if status.oldest_waiting:
-        fact, state, since = status.oldest_waiting
-        yield "oldest waiting", f"fact {fact}, {state}, received {ago(since, now)}"
+        yield "oldest waiting", waiting_line(status, now)
+    yield from batch_lines(status)
+    yield from _source_lines(status)
+    yield from dropped_lines(status)
+    yield from gate_lines(status)
+    for kind, reason in status.holds.items():
+        yield "hold", f"{kind}: {reason}"
+    yield "dead letters", status.dead_letters
+    yield from unread_lines(status)
+
+
+def work_line(work: Work, now: datetime) -> str:
+    """Return what the daemon is at: ``edit for 3 min: training, 12 of 40``."""
+    far = f", {work.done} of {work.total}" if work.total > 1 else ""
+    what = f": {work.doing}{far}" if work.doing else ""
+    return f"{work.stage} for {span(now - work.since)}{what}"
+
+
+def release_line(status: Status, now: datetime) -> str:
+    """Return which release answers, what it holds and since when."""
+    current = status.release
+    what = f"{status.held} facts" if current.number else "the bare model"
+    return f"{current.number}: {what}, promoted {ago(current.promoted_at, now)}"
+
+
+def queue_line(status: Status) -> str:
+    """Return how many facts are in each state."""
+    return ", ".join(f"{count} {state}" for state, count in status.queue.items())
+
+
+def waiting_line(status: Status, now: datetime) -> str | None:
+    """Return which fact waits longest; None when none does."""
+    if status.oldest_waiting is None:
+        return None
+    fact, state, since = status.oldest_waiting
+    return f"fact {fact}, {state}, received {ago(since, now)}"
+
+
+def batch_lines(status: Status) -> Iterator[tuple[str, object]]:
+    """Yield the batches that failed and are tried again, the next first."""
     for batch in status.waiting:
         again = f"next attempt at {times(batch.next_attempt_at)}"
         what = f"{batch.facts} facts, {again}, {batch.attempts} failed: {batch.error}"
         yield f"batch {batch.batch}", what
-    yield from _source_lines(status)
+
+
+def dropped_lines(status: Status) -> Iterator[tuple[str, object]]:
+    """Yield what was dropped over a quota lately, by source and quota."""
     for one in status.dropped:
-        yield "dropped", f"{_facts(one.facts)} of {one.source} in 24 hours, over {one.quota}"
-    yield from _gate_lines(status)
-    for kind, reason in status.holds.items():
-        yield "hold", f"{kind}: {reason}"
-    yield "dead letters", status.dead_letters
+        count = "1 fact" if one.facts == 1 else f"{one.facts} facts"
+        yield "dropped", f"{count} of {one.source} in 24 hours, over {one.quota}"
+
+
+def unread_lines(status: Status) -> Iterator[tuple[str, object]]:
+    """Yield how much the reader has still to read, when there is any."""
     if status.unread:
         yield "unread", f"{status.unread} entries wait for the reader"
-
-
-def _work_line(work: Work, now: datetime) -> str:
-    """Return what the daemon is at: ``edit for 3 min: training the shard, 12 of 40``."""
-    far = f", {work.done} of {work.total}" if work.total > 1 else ""
-    what = f": {work.doing}{far}" if work.doing else ""
-    return f"{work.stage} for {span(now - work.since)}{what}"
 
 
 def _memory_line(shards: tuple[Shard, ...]) -> str:
@@ -83,11 +115,8 @@ def _calm(one: SourceHealth) -> str:
     return "ok" if one.state == "active" else one.state
 
 
-def _facts(count: int) -> str:
-    return "1 fact" if count == 1 else f"{count} facts"
-
-
-def _gate_lines(status: Status) -> Iterator[tuple[str, object]]:
+def gate_lines(status: Status) -> Iterator[tuple[str, object]]:
+    """Yield how the newest measured release did as named lines."""
     last = status.gate
     if last is None:
         return

@@ -138,6 +138,12 @@ def by_slot(store: Store, key: str) -> list[Fact]:
     return [_fact(r) for r in store.rows("SELECT * FROM fact WHERE slot_key = ? ORDER BY id", key)]
 
 
+def duplicates(store: Store, fact_id: int) -> list[Fact]:
+    """Return the facts that were found to say the same as this one, oldest first."""
+    rows = store.rows("SELECT * FROM fact WHERE same_as = ? ORDER BY id", fact_id)
+    return [_fact(row) for row in rows]
+
+
 def held_before(store: Store, fact_id: int) -> list[Fact]:
     """Return the older facts that say exactly the same and are held or about to be judged."""
     same = by_key(store, get(store, fact_id).fact_key)
@@ -161,6 +167,19 @@ def of_release(store: Store, number: int) -> list[Fact]:
     return [_fact(row) for row in rows]
 
 
+def only_in(store: Store, number: int, other: int) -> list[Fact]:
+    """Return the facts that one release holds and another does not, in the first one's order."""
+    rows = store.rows(
+        "SELECT fact.* FROM release_fact AS mine JOIN fact ON fact.id = mine.fact_id"
+        " WHERE mine.release = ? AND NOT EXISTS"
+        " (SELECT 1 FROM release_fact WHERE fact_id = mine.fact_id AND release = ?)"
+        " ORDER BY mine.position",
+        number,
+        other,
+    )
+    return [_fact(row) for row in rows]
+
+
 def counts(store: Store) -> dict[str, int]:
     """Return how many facts are in each state that has any."""
     rows = store.rows("SELECT state, count(*) AS n FROM fact GROUP BY state ORDER BY state")
@@ -175,6 +194,7 @@ def insert(
     asserted_at: datetime,
     now: datetime,
     source_id: int | None = None,
+    reason: str = "",
 ) -> int:
     """Store a candidate as a received fact with its evidence, inside a transaction.
 
@@ -201,6 +221,8 @@ def insert(
     if entry_id is not None:
         add_evidence(store, fact_id, entry_id, candidate.quote)
     data = {"to": "received", "object": candidate.object, "entry": entry_id}
+    if reason:
+        data["reason"] = reason
     store.event("fact.receive", f"fact:{fact_id}", data, now)
     return fact_id
 

@@ -309,6 +309,12 @@ CREATE TABLE poll_tally (
 ) STRICT, WITHOUT ROWID;
 """
 
+#: releases that a person let pass a hold; the facts that say the same as another
+M011_CLI = """
+CREATE INDEX fact_by_same ON fact(same_as) WHERE same_as IS NOT NULL;
+ALTER TABLE release ADD COLUMN approved INTEGER NOT NULL DEFAULT 0 CHECK (approved IN (0, 1));
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
 MIGRATIONS: tuple[str, ...] = (
     M001_CREATE,
@@ -321,4 +327,5 @@ MIGRATIONS: tuple[str, ...] = (
     M008_NAMES,
     M009_ATTEMPTS,
     M010_VITAL_SIGNS,
+    M011_CLI,
 )

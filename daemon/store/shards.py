@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from daemon.messages import ShardMade
 from daemon.store.database import Store
-from policies import ShardView
+
+if TYPE_CHECKING:
+    from daemon.messages import ShardMade
+    from policies import ShardView
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,8 @@ class Shard:
     @property
     def view(self) -> ShardView:
         """What compaction looks at."""
+        from policies import ShardView  # status need not import the rules
+
         return ShardView(self.made_in, self.solved, self.live, self.fullness)
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 import wise
-from daemon.messages import Build, Built, FactText, Measured, Miss, Outcome
+from daemon.measured import Measured
+from daemon.messages import Build, Built, FactText, Miss, Outcome
 from daemon.worker.probes import OF_FACTS, Probe, asked_of
 from daemon.worker.session import Session
 from policies import interval

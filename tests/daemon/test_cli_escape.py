@@ -1,35 +1,46 @@
 """Stored text comes from strangers: no command may let it steer the terminal or hide."""
 
 import json
+import re
 import unicodedata
-from typing import ClassVar
+from pathlib import Path
 
 import pytest
-from cli_world import EDITED, NOW, add_entry, add_fact, add_release, add_source, new_state, wised
-from test_cli_ask import FakeWorker
-from test_cli_process import LEAVES
-
-import daemon.cli.verification  # noqa: F401 - else it would keep the stand-in that a test puts in
-from daemon.messages import Said
-from daemon.store import timestamp
+from cli_commands import (
+    CALLS,
+    CHANGES,
+    LEAVES,
+    READS,
+    SIGNALS,
+    AnsweringWorker,
+    call,
+    copied,
+    everything,
+    options,
+)
+from cli_terminal import terminal
+from cli_world import NOW, add_source, new_state, wised
 
 HOSTILE = (
     "\x1b[2J\x1b]0;title\x07\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\ \x9b31m\x85\x7f\x00\x08 "
     "\u202egnp.exe\u2066\u200b\u2060\ufeff\u2028 [red]markup[/red] :boom: \r\nfact\tforged"
 )
 PLAIN = "[red]markup[/red] :boom:"
-COMMANDS = [
-    ["fact", "list"],
-    ["fact", "show", "1"],
-    ["source", "list"],
-    ["source", "show", "bad"],
-    ["release", "list"],
-    ["release", "show", "1"],
-    ["release", "diff", "0", "1"],
-    ["status"],
-    ["audit", "list"],
-    ["logs"],
-]
+#: reads that have nothing of a stranger's to show
+OURS = {
+    ("version",),
+    ("completion",),
+    ("help", "exit-codes"),
+    ("wait",),
+    ("audit", "verify"),
+    ("release", "verify"),
+    ("config", "show"),
+    ("config", "check"),
+    ("config", "path"),
+    ("db", "check"),
+    ("doctor",),
+    ("source", "test"),
+}
 
 
 def dangerous(text: str) -> set[str]:
@@ -38,46 +49,59 @@ def dangerous(text: str) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def state(tmp_path_factory):
+def base(tmp_path_factory):
     """A state in which every text that a stranger can bring is hostile."""
-    made = new_state(tmp_path_factory.mktemp("escape"))
-    source = add_source(
-        made,
-        "bad",
-        kind="log",
-        location=HOSTILE,
-        failures=4,
-        last_error=HOSTILE,
-    )
-    entry = add_entry(made, source, HOSTILE, HOSTILE)
-    texts = {"relation": HOSTILE, "entry": entry, "quote": HOSTILE, "events": EDITED}
-    fact = add_fact(made, HOSTILE, HOSTILE, **texts)
-    add_release(made, 1, (fact,), measures=json.dumps({HOSTILE: {"right": 1, "asked": 2}}))
+    made = everything(tmp_path_factory.mktemp("escape"), HOSTILE)
     with made.store(actor=HOSTILE) as store, store.write():
-        store.transition("fact", fact, "retract", NOW, HOSTILE)
-        store.transition("release", 0, "retain", NOW, HOSTILE)
-        store.db["hold"].insert({"kind": "edit", "reason": HOSTILE, "since": timestamp(NOW)})
+        store.transition("release", 1, "prune", NOW, HOSTILE)
+        store.connection.execute("UPDATE release SET reason = ?", (HOSTILE,))
+        measures = json.dumps({HOSTILE: {"right": 1, "asked": 2}})
+        store.connection.execute("UPDATE release SET measures = ?", (measures,))
     line = json.dumps({"event": HOSTILE, HOSTILE: HOSTILE}, ensure_ascii=False)
     log = f"{line}\nraw {HOSTILE}\n"
     (made.logs / "wised.jsonl").write_text(log, "utf-8", newline="")
     return made
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_text_for_people_is_harmless(state, command):
-    ran = wised(state, *command)
-    assert ran.code == 0
+@pytest.fixture(autouse=True)
+def no_model(monkeypatch):
+    monkeypatch.setattr("daemon.child.Worker", AnsweringWorker)
+
+
+@pytest.fixture
+def state(base, tmp_path):
+    return copied(base, tmp_path)
+
+
+@pytest.mark.parametrize("words", READS, ids=" ".join)
+def test_text_for_people_is_harmless(state, tmp_path, words):
+    ran = wised(state, *call(words, tmp_path))
+    assert ran.code == (6 if words == ("doctor",) else 0)
     assert dangerous(ran.out + ran.err) == set()
-    assert PLAIN in ran.out
-    assert "\\x1b" in ran.out
+    if words not in OURS:
+        assert PLAIN in ran.out
+        assert "\\x1b" in ran.out or "\\u001b" in ran.out
     assert not any(line.startswith("fact\tforged") for line in ran.out.splitlines()[1:])
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_json_is_harmless_too_and_still_says_the_same(state, command):
-    ran = wised(state, *command, "--json")
+@pytest.mark.parametrize("words", sorted(set(READS) - {("completion",)}), ids=" ".join)
+def test_json_is_harmless_too_and_still_says_the_same(state, tmp_path, words):
+    ran = wised(state, *call(words, tmp_path), "--json")
     assert dangerous(ran.out + ran.err) == set()
-    assert HOSTILE in texts(ran.json)
+    if words not in OURS:
+        assert HOSTILE in texts(ran.json)
+
+
+@pytest.mark.parametrize("words", CHANGES, ids=" ".join)
+def test_what_a_change_tells_is_harmless(state, tmp_path, words):
+    for also in (["--dry-run"], []):
+        ran = wised(state, *call(words, tmp_path), *also)
+        assert ran.code == (10 if words == ("review",) else 0)
+        assert dangerous(ran.out + ran.err) == set()
+
+
+def test_each_command_but_those_that_never_end_was_tried():
+    assert set(READS) | set(CHANGES) | SIGNALS == set(CALLS)
 
 
 def texts(value: object) -> set[str]:
@@ -90,7 +114,12 @@ def texts(value: object) -> set[str]:
 
 
 def test_what_the_operator_typed_is_harmless_in_an_error(state):
-    for command in (["source", "show", HOSTILE.replace("\0", "")], ["fact", "show", HOSTILE]):
+    typed = HOSTILE.replace("\0", "")
+    for command in (
+        ["source", "show", typed],
+        ["fact", "show", typed],
+        ["review", "--state", typed],
+    ):
         ran = wised(state, *command)
         assert ran.code in (2, 3)
         assert dangerous(ran.err) == set()
@@ -99,76 +128,94 @@ def test_what_the_operator_typed_is_harmless_in_an_error(state):
 
 TYPED = HOSTILE.replace("\0", "")
 DRY = "--dry-run"
-#: every command, as one that prints or repeats what strangers and operators wrote
-EVERY = {
+#: the commands that take a text, with one that is hostile
+TYPING = {
     ("ask",): [TYPED, "--explain"],
-    ("audit", "list"): [],
-    ("audit", "verify"): [],
-    ("config", "check"): [],
-    ("config", "show"): [],
+    ("audit", "export"): ["--since", TYPED],
+    ("audit", "list"): ["--subject", TYPED],
     ("db", "backup"): [TYPED, DRY],
+    ("db", "vacuum"): ["--reason", TYPED, DRY],
     ("fact", "add"): [TYPED, "capital", TYPED, DRY],
-    ("fact", "approve"): ["1", "--reason", TYPED, DRY],
+    ("fact", "approve"): ["4", "--reason", TYPED, DRY],
     ("fact", "list"): ["--subject", TYPED],
-    ("fact", "quarantine"): ["1", "--reason", TYPED, DRY],
-    ("fact", "reject"): ["1", "--reason", TYPED, DRY],
-    ("fact", "requeue"): ["1", "--reason", TYPED, DRY],
-    ("fact", "retract"): ["2", "--reason", TYPED, DRY],
-    ("fact", "show"): ["1"],
+    ("fact", "quarantine"): ["4", "--reason", TYPED, DRY],
+    ("fact", "reject"): ["4", "--reason", TYPED, DRY],
+    ("fact", "requeue"): ["5", "--reason", TYPED, DRY],
+    ("fact", "retract"): ["1", "--reason", TYPED, DRY],
+    ("fact", "show"): [TYPED],
     ("init",): [TYPED, DRY],
-    ("logs",): [],
-    ("metrics",): [],
+    ("logs",): ["--since", TYPED],
+    ("metrics",): ["--textfile", TYPED, DRY],
     ("pause",): ["promote", "--reason", TYPED, DRY],
-    ("release", "diff"): ["0", "1"],
-    ("reload",): [DRY],
-    ("stop",): [DRY],
-    ("release", "list"): [],
+    ("release", "approve"): ["4", "--reason", TYPED, DRY],
+    ("release", "diff"): ["0", TYPED],
     ("release", "pin"): [TYPED],
     ("release", "promote"): ["0", "--reason", TYPED, DRY],
-    ("release", "prune"): [DRY],
-    ("release", "show"): ["1"],
+    ("release", "prune"): ["--reason", TYPED, DRY],
+    ("release", "show"): [TYPED],
     ("release", "unpin"): [TYPED],
-    ("release", "verify"): ["1"],
-    ("resume",): ["edit", DRY],
+    ("release", "verify"): [TYPED],
+    ("resume",): ["edit", "--reason", TYPED, DRY],
+    ("review",): ["--source", TYPED],
     ("rollback",): ["--reason", TYPED, DRY],
     ("run",): ["--once", "--stages", TYPED],
     ("source", "add"): ["log", TYPED, "--name", TYPED, DRY],
-    ("source", "list"): [],
-    ("source", "pause"): ["bad", "--reason", TYPED, DRY],
-    ("source", "remove"): ["bad", "--reason", TYPED, DRY],
+    ("source", "pause"): ["world", "--reason", TYPED, DRY],
+    ("source", "remove"): ["world", "--reason", TYPED, DRY],
     ("source", "resume"): [TYPED, DRY],
-    ("source", "set-url"): ["bad", TYPED, DRY],
-    ("source", "show"): ["bad"],
+    ("source", "set-url"): ["world", TYPED, DRY],
+    ("source", "show"): [TYPED],
     ("source", "test"): [TYPED],
-    ("status",): [],
+    ("wait",): [TYPED],
 }
+#: it starts a world of its own, and shows only what stands in the data
+UNTRIED = {("demo",)}
+TEXTS = (str, Path, list[str])
 
 
-@pytest.fixture
-def worker(monkeypatch):
-    class Hostile(FakeWorker):
-        asked: ClassVar[list] = []
-
-    monkeypatch.setattr("daemon.child.Worker", Hostile)
-    return Hostile
+def takes_text(words: tuple[str, ...]) -> bool:
+    return any(one.type_descriptor.annotation in TEXTS for one in LEAVES[words].params)
 
 
-UNTRIED = {("demo",)}  # it starts a world of its own, and shows only what stands in the data
+def test_every_command_that_takes_a_text_is_given_a_hostile_one():
+    assert {words for words in LEAVES if takes_text(words)} == set(TYPING) | UNTRIED
 
 
-def test_every_command_is_tried():
-    assert set(EVERY) | UNTRIED == set(LEAVES)
-
-
-@pytest.mark.parametrize("words", EVERY, ids=" ".join)
-def test_no_command_can_move_the_terminal(state, worker, words):
-    worker.said = Said(text=HOSTILE, bare=HOSTILE, fact=1, cosine=0.9, threshold=0.5, routed=True)
-    options = {option for parameter in LEAVES[words].params for option in parameter.opts}
-    for more in ([], ["--json"]) if "--json" in options else ([],):
-        ran = wised(state, *words, *more, *EVERY[words])
-        assert ran.code in (0, 1, 2, 3, 4, 5, 7, 9)
+@pytest.mark.parametrize("words", TYPING, ids=" ".join)
+def test_no_text_that_was_typed_can_move_the_terminal(state, words):
+    for more in ([], ["--json"]) if "--json" in options(words) else ([],):
+        ran = wised(state, *words, *more, *TYPING[words])
+        assert ran.code in (0, 1, 2, 3, 4, 5, 7, 9, 10)
         assert dangerous(ran.out + ran.err) == set()
         assert ran.out + ran.err != ""
+
+
+def test_a_review_shows_hostile_text_harmlessly(state):
+    with terminal("-C", str(state.folder), "review") as screen:
+        for key in ("e", "?", "r"):
+            screen.expect("e[x]it")
+            screen.type(key)
+        screen.expect("why reject?")
+        screen.type("so\n")
+        assert screen.end() == 0
+    assert dangerous(screen.all.replace("\r\n", "\n")) == set()
+    assert screen.all.count(PLAIN) > 5
+
+
+def test_the_live_screen_shows_hostile_text_harmlessly(state):
+    work = {"stage": HOSTILE, "since": NOW.isoformat(), "doing": HOSTILE, "done": 1, "total": 9}
+    state.status_file.write_text(json.dumps({"work": work}))
+    with state.lock(), terminal("-C", str(state.folder), "status", "--watch") as screen:
+        for text in ("hold on ingest", "doing", "failing, 4 in a row", "last gate"):
+            screen.expect(text)
+        screen.interrupt()
+        assert screen.end() == 0
+    # rich's own sequences begin with ESC [ and end with these letters
+    plain = re.sub(r"\x1b\[\??[0-9;]*[mHJKhl]", "", screen.all).replace("\r\n", "\n")
+    assert dangerous(plain) <= {"\r"}
+    for sequence in ("\x1b[2J\x1b]", "\x1b]", "\x9b", "\u202e", "\x07"):
+        assert sequence not in screen.all
+    assert screen.all.count("[red]markup") > 3
 
 
 def test_a_run_on_hostile_sources_writes_a_harmless_log_and_status(tmp_path):

@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-import typer
+from cli_commands import LEAVES
 from cli_world import add_fact, new_state
 
 import daemon
-from daemon.cli import app
 
 ROOT = Path(daemon.__file__).resolve().parents[1]
 MAIN = "from daemon.cli import main; main()"
@@ -103,18 +102,6 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(folder, command):
     assert (process.wait(60), errors) == (1, b"")
 
 
-def leaves(command, words=()):
-    children = getattr(command, "commands", None)
-    if children is None:
-        yield words, command
-        return
-    for name, child in children.items():
-        yield from leaves(child, (*words, name))
-
-
-LEAVES = dict(leaves(typer.main.get_command(app)))
-
-
 @pytest.mark.parametrize("words", LEAVES, ids=" ".join)
 def test_every_command_has_a_sentence_and_an_example_that_parses(words):
     command = LEAVES[words]
@@ -124,33 +111,3 @@ def test_every_command_has_a_sentence_and_an_example_that_parses(words):
     given = shlex.split(example.removeprefix("Example: wised "))
     assert tuple(given[: len(words)]) == words
     command.make_context(words[-1], given[len(words) :])
-
-
-READS = {
-    ("status",),
-    ("logs",),
-    ("ask",),
-    ("source", "list"),
-    ("source", "show"),
-    ("source", "test"),
-    ("fact", "list"),
-    ("fact", "show"),
-    ("release", "list"),
-    ("release", "show"),
-    ("release", "diff"),
-    ("release", "verify"),
-    ("audit", "list"),
-    ("audit", "verify"),
-    ("config", "check"),
-    ("config", "show"),
-}
-NEITHER = {("run",), ("demo",)}
-
-
-@pytest.mark.parametrize("words", sorted(LEAVES), ids=" ".join)
-def test_every_read_has_json_and_every_change_a_dry_run(words):
-    options = {option for parameter in LEAVES[words].params for option in parameter.opts}
-    if words in READS:
-        assert "--json" in options
-    elif words not in NEITHER:
-        assert "--dry-run" in options

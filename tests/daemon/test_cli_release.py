@@ -222,3 +222,12 @@ def test_a_difference_names_facts_added_removed_and_replaced(state):
 def test_an_unknown_release_is_not_found(state):
     for command in (["show"], ["promote"], ["verify"], ["pin"], ["diff", "0"]):
         assert wised(state, "release", *command, "7").code == 3
+
+
+def test_a_verified_release_is_approved_once(three):
+    assert wised(three, "release", "approve", "3").rows[0] == ["release 3", "approved"]
+    assert wised(three, "release", "approve", "3").rows == [["release 3", "already_approved"]]
+    assert wised(three, "release", "approve", "2").rows == [["release 2", "already_promoted"]]
+    assert wised(three, "release", "approve", "1").code == 4
+    assert wised(three, "release", "approve", "9").code == 3
+    assert wised(three, "audit", "verify").code == 0

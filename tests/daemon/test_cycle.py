@@ -15,7 +15,8 @@ from daemon import releases
 from daemon.child import WorkerError
 from daemon.cycle import cycle
 from daemon.errors import Conflict, IntegrityError, Refused
-from daemon.messages import Build, Built, Measured, ShardMade
+from daemon.measured import Measured
+from daemon.messages import Build, Built, ShardMade
 from daemon.state import State
 from daemon.store import Store, facts
 
@@ -469,3 +470,16 @@ def test_facts_that_pull_generalisation_under_the_gate_are_set_aside_not_the_bat
     assert turn(state, store, Builder(clumsy={bad})) == "promoted"
     assert states(store) == {good: "promoted", bad: "approved"}
     assert "1 of 2 held-out phrasings" in facts.get(store, bad).reason
+
+
+def test_an_approved_release_passes_a_hold_and_no_other_does(state: State, store: Store) -> None:
+    with store.write():
+        releases.hold(store, "promote", "election night", Clock()())
+    add_fact(store, "Italy", "Meloni")
+    assert turn(state, store, Builder()) == "verified"
+    assert releases.approve(store, 1, Clock()(), "probes looked through") == "approved"
+    assert turn(state, store, Builder()) == "promoted"
+    assert releases.promoted(store).number == 1
+    add_fact(store, "Chad", "Kebzabo")
+    assert turn(state, store, Builder()) == "verified"
+    assert releases.promoted(store).number == 1

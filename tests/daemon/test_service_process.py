@@ -79,6 +79,11 @@ def test_s06_reload_takes_a_good_configuration_whole_and_refuses_a_bad_one(
         refused = idle.wait_for("config.refused", 1 + (code == 4))
         assert words in refused["error"] and until
         assert json.loads(state.running_file.read_text()) == running_now
+    configure(state, keep_releases=8)
+    told = json.loads(wised(state, "reload", "--dry-run", "--json").stdout)
+    assert (told["dry_run"], told["pid"]) == (True, idle.process.pid)
+    assert told["changed"] == ["daemon.keep_releases", "daemon.shutdown_grace_seconds"]
+    assert json.loads(state.running_file.read_text()) == running_now
     configure(state)
 
 
@@ -94,9 +99,17 @@ def test_sigusr1_writes_the_stacks_of_all_threads_and_stop_ends_with_0(
         written = stacks.read_text()
     assert wised(state, "stop", "--dry-run").stdout == f"pid {idle.process.pid}: would be stopped\n"
     assert idle.process.poll() is None
-    assert wised(state, "stop").stdout == f"pid {idle.process.pid}: stopped\n"
+    done = json.loads(wised(state, "stop", "--json").stdout)
+    assert (done["pid"], done["result"]) == (idle.process.pid, "stopped")
     assert idle.ends() == 0
     assert state.lock_file.read_text() == ""
+
+
+def test_stop_does_not_wait_longer_than_it_may(state: State, idle: Running) -> None:
+    ran = wised(state, "stop", "--timeout", "0")
+    assert ran.returncode == 6
+    assert f"pid {idle.process.pid} still runs" in ran.stderr
+    assert idle.ends() == 0
 
 
 def test_s03_a_source_that_dribbles_does_not_keep_the_daemon_from_ending(tmp_path: Path) -> None:

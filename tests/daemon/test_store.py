@@ -197,7 +197,13 @@ def test_c07_a_database_of_the_first_schema_is_brought_up_and_keeps_its_rows(
         assert store.rows("PRAGMA foreign_key_check") == []
         now = rows_of(store.connection)
         new = {
-            "release": {"kind": "update", "rewritten": "[]", "last_fact": None, "settings": None},
+            "release": {
+                "kind": "update",
+                "rewritten": "[]",
+                "last_fact": None,
+                "settings": None,
+                "approved": 0,
+            },
             "release_fact": {"shard": None},
             "fact": {"brought_by": 3, "vouched_by": 3},
             "source": {

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from daemon.config import Config
-from daemon.messages import Build, Built, Measured, Outcome
+from daemon.measured import Measured
+from daemon.messages import Build, Built, Outcome
 from daemon.state import State, init
 from daemon.store import Store, facts
 from ingest import Candidate

@@ -197,7 +197,7 @@ def test_f16_a_busy_feed_is_asked_again_when_it_says_within_a_minute_and_a_day(
         assert world.wait() == seconds, value[:40]
 
 
-def test_f16_a_good_answer_may_ask_for_more_time_and_not_for_less(world):
+def test_f16_a_good_answer_may_ask_for_more_time_and_not_for_less(world, no_chance):
     world.site.answers["/feed"] = in_turn(
         reply(200, story("X"), ("Retry-After", "7200")), reply(200, b"", ("Retry-After", "60"))
     )
@@ -208,7 +208,7 @@ def test_f16_a_good_answer_may_ask_for_more_time_and_not_for_less(world):
     assert world.wait(hours=3) == 1800
 
 
-def test_f17_a_503_leaves_the_hosts_other_feeds_alone(world, monkeypatch):
+def test_f17_a_503_leaves_the_hosts_other_feeds_alone(world, monkeypatch, no_chance):
     monkeypatch.setattr(networks, "is_public", lambda _: True)
     world.site.answers["/feed"] = reply(503, b"", ("Retry-After", "86400"))
     world.fails("fetch.status_503")
@@ -216,7 +216,9 @@ def test_f17_a_503_leaves_the_hosts_other_feeds_alone(world, monkeypatch):
     assert set(world.poll(hours=1)) == {"good"}
 
 
-def test_f17_a_429_of_a_public_host_holds_up_its_other_feeds_and_no_others(world, monkeypatch):
+def test_f17_a_429_of_a_public_host_holds_up_its_other_feeds_and_no_others(
+    world, monkeypatch, no_chance
+):
     """Loopback is taken for public here: there is no other address to be had in a test."""
     monkeypatch.setattr(networks, "is_public", lambda _: True)
     world.add("elsewhere", f"http://localhost:{world.site.port}/good")
@@ -238,7 +240,7 @@ def test_f17_a_429_shortens_no_wait(world, monkeypatch, no_chance):
     assert world.wait("good") == 5 * 3600
 
 
-def test_f17_a_429_of_a_private_host_is_meant_for_the_feed_alone(world):
+def test_f17_a_429_of_a_private_host_is_meant_for_the_feed_alone(world, no_chance):
     world.site.answers["/feed"] = reply(429, b"", ("Retry-After", "7200"))
     world.fails("fetch.status_429")
     assert (world.wait(), world.wait("good")) == (7200, 1800)
