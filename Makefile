@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # As the daemon's workers have it: on a shared machine, OpenMP's own choice can cost a factor of 15.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: setup demo test lint fuzz soak bench bench-edit bench-edit-large bench-lifelong bench-ingest bench-cli demo-model clean
+.PHONY: setup demo test lint fuzz soak bench bench-edit bench-edit-large bench-lifelong bench-ingest bench-day bench-cli demo-model clean
 
 setup: $(READY)
 
@@ -46,6 +46,10 @@ bench-lifelong: $(READY)
 # DOCUMENTS names a folder of feeds to parse; by default those that the fuzzers start from.
 bench-ingest: $(READY)
 	$(BIN)/python -m bench.ingest --documents $(or $(DOCUMENTS),tests/fuzz/corpus/feed)
+
+# A daemon's loop through a day under a fake clock, 50 feeds; about 10 minutes.
+bench-day: $(READY)
+	$(BIN)/python -m bench.day
 
 # The operator's commands as processes, on a store of 100,000 facts; about a minute.
 bench-cli: $(READY)

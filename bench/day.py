@@ -45,7 +45,7 @@ class Day:
 
     hours: int
     sources: int
-    polls: int
+    entries: int
     facts: int
     rss_mb: tuple[float, ...]  #: at each hour
     descriptors: tuple[int, ...]

@@ -61,7 +61,13 @@ def outcome(path: Path) -> str:
 
 
 def check(folder: Path) -> Counts:
-    """Parse every file below a folder; raises FileNotFoundError when there is none."""
+    """Parse every file below a folder; raises FileNotFoundError when there is none.
+
+    Raises RuntimeError in a process that leaves its children no room under the limit.
+    """
+    pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
+    if pages * resource.getpagesize() > BYTES / 2:
+        raise RuntimeError("this process is too large to fork parsers: run bench.documents alone")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     if not paths:
         raise FileNotFoundError(f"{folder}: no documents to parse")

@@ -185,6 +185,17 @@ class Daemon(_Section):
     keep_releases: Positive = 10
 
 
+class Probation(_Section):
+    """How a release is watched after its promotion."""
+
+    minutes: Annotated[float, Field(ge=0)] = 0
+    every_minutes: Annotated[float, Field(gt=0)] = 5
+    sample: Annotated[int, Field(ge=0)] = 50
+    min_same: Share = 0.98
+    command: tuple[str, ...] = ()
+    command_seconds: Annotated[float, Field(gt=0)] = 60
+
+
 class Log(_Section):
     """What the status log says and how large it gets."""
 
@@ -282,6 +293,7 @@ class Config(_Section):
     gate: Gate = Gate()
     wise: Wise = Wise()
     daemon: Daemon = Daemon()
+    probation: Probation = Probation()
     subjects: dict[str, tuple[str, ...]] = {}  #: other names of a subject, by the one it goes under
     log: Log = Log()
     metrics: Metrics = Metrics()

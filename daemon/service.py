@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from structlog.contextvars import bound_contextvars
 
-from daemon import attempts, log_files, polling, progress, readers, releases
+from daemon import attempts, log_files, polling, probation, progress, readers, releases
 from daemon import log as status_log
 from daemon import reload as reloading
 from daemon.child import Limits, Worker, WorkerError
@@ -182,6 +182,7 @@ class Service:
             attempts.put_off(self.store, self.config, self._broken_off, now())
             self._reconcile()
             self._broken_off = None
+        self._check_promoted()
         try:
             sorted_out, trouble = self._sort_out(), None
         except WorkerError as error:
@@ -197,6 +198,19 @@ class Service:
     def close(self) -> None:
         """End the worker."""
         self._worker.kill()
+
+    def _check_promoted(self) -> None:
+        """Look at a release on probation; it may give way to the one before."""
+        found = probation.check(self.state, self.store, self.config, self._ask, now())
+        if found is None:
+            return
+        fields = {"release": found.release, "same": found.same, "asked": found.asked}
+        if found.failed is None:
+            self.log.info("release.checked", **fields)
+        else:
+            self.log.error(
+                "release.rolled_back", **fields, back_to=found.back_to, reason=found.failed
+            )
 
     def _cycle(self) -> Done | None:
         """Run a cycle; what one leaves that a full disk breaks off is tidied before the next."""

@@ -14,6 +14,7 @@ from policies.gate import (
     judge,
 )
 from policies.gate import Outcome as GateOutcome
+from policies.probation import Probation
 from policies.quota import Drop, Queue, Quota, Quotas, drops, over_day, room
 from policies.retention import ReleaseView, prunable
 from policies.retry import wait_after
@@ -29,6 +30,7 @@ __all__ = [
     "GateOutcome",
     "Measure",
     "Outcome",
+    "Probation",
     "Queue",
     "Quota",
     "Quotas",

@@ -98,7 +98,7 @@ def check(state, expected, states):
         return len(found)
 
 
-def test_a_turn_that_nothing_disturbs_ends_as_every_other_has_to(state):
+def test_c01_a_turn_that_nothing_disturbs_ends_as_every_other_has_to(state):
     assert live(state, days=2) == 0
     assert check(state, HELD, STATES) == len(THIRD)
 
@@ -108,13 +108,13 @@ REFUSED = ("cycle.refused",)
 
 
 @pytest.mark.parametrize("point", [p for p in TURN if p not in REFUSED])
-def test_dying_at_any_point_of_a_turn_loses_nothing_and_does_nothing_twice(state, point):
+def test_c01_dying_at_any_point_of_a_turn_loses_nothing_and_does_nothing_twice(state, point):
     assert live(state, days=2, fault=point) == STATUS, "the point was never reached"
     assert live(state, days=2) == 0
     assert check(state, HELD, STATES) == len(THIRD)
 
 
-def test_dying_between_two_decisions_of_triage_loses_nothing(state):
+def test_c01_dying_between_two_decisions_of_triage_loses_nothing(state):
     assert live(state, days=2, fault="triage.decided:3") == STATUS
     assert live(state, days=2) == 0
     check(state, HELD, STATES)
@@ -128,7 +128,7 @@ def test_dying_between_two_decisions_of_triage_loses_nothing(state):
         ("promote.moved", "reconcile.checked"),
     ],
 )
-def test_dying_again_while_tidying_up_after_a_death_loses_nothing(state, first, point):
+def test_c01_dying_again_while_tidying_up_after_a_death_loses_nothing(state, first, point):
     assert live(state, days=2, fault=first) == STATUS
     assert live(state, days=2, fault=point) == STATUS
     assert live(state, days=2) == 0
@@ -136,7 +136,7 @@ def test_dying_again_while_tidying_up_after_a_death_loses_nothing(state, first, 
 
 
 @pytest.mark.parametrize("point", REFUSED)
-def test_dying_after_a_refusal_keeps_what_answered(state, point, site):
+def test_c01_dying_after_a_refusal_keeps_what_answered(state, point, site):
     site.publish(feed.document([*SECOND, said("Nowhere", "Nobody")]))
     try:
         assert live(state, days=2, fault=point) == STATUS
@@ -149,7 +149,7 @@ def test_dying_after_a_refusal_keeps_what_answered(state, point, site):
 
 
 @pytest.mark.parametrize("point", [p for p in POINTS if p.startswith("emergency.")])
-def test_dying_amid_a_retraction_takes_the_fact_out_all_the_same(state, point):
+def test_c01_dying_amid_a_retraction_takes_the_fact_out_all_the_same(state, point):
     assert live(state, days=2) == 0
     assert live(state, "retract", days=3, fault=point) == STATUS
     assert live(state, days=4) == 0

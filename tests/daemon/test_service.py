@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from world import Builder, add_fact, new_state, states
+from world import START, Builder, add_fact, config, new_state, states
 
 from daemon import attempts, service
 from daemon.child import WorkerError
 from daemon.config import Config
+from daemon.invariants import violations
+from daemon.loop import Loop
 from daemon.messages import Build, Built
 from daemon.service import Service
 from daemon.signals import Asked
@@ -40,7 +43,7 @@ def build_with(made: Service, monkeypatch: pytest.MonkeyPatch, builder: Any) -> 
     monkeypatch.setattr(made, "_request", lambda request, expect, minutes: builder(request))
 
 
-def test_a_disk_that_is_full_for_a_while_costs_a_wait_and_no_fact(
+def test_s11_a_disk_that_is_full_for_a_while_costs_a_wait_and_no_fact(
     made: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fact = add_fact(made.store, "Italy", "Draghi")
@@ -167,3 +170,42 @@ def test_s03_no_second_build_is_begun_within_the_grace(
     assert len(builder.requests) == 1
     assert states(made.store) == {good: "approved", bad: "approved"}
     assert [f.attempts for f in facts.in_states(made.store, ("approved",))] == [0, 1]
+
+
+class Remembers:
+    """A log of names and errors."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+
+    def __getattr__(self, level: str) -> Any:
+        return lambda event, **fields: self.lines.append((event, str(fields.get("error"))))
+
+
+def test_s11_a_database_without_room_degrades_the_daemon_until_there_is_some(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's own limit on pages stands for a full disk: the same error from the same place."""
+    with state.store() as store:
+        fact = add_fact(store, "Italy", "Draghi")
+        log, settings = Remembers(), config(state)
+        made = Service(state, store, settings, log, Asked(30))
+        build_with(made, monkeypatch, Builder())
+        loop = Loop(made, made.asked, service.STAGES, log, service.now)
+        pages = store.connection.execute("PRAGMA page_count").fetchone()[0]
+        store.connection.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(sqlite3.OperationalError, match="full"):
+            for number in range(10_000):  # what room there is in the pages is used up
+                with store.write():
+                    store.event("test.fill", "test", {"n": number, "x": "x" * 300}, START)
+        for stage in ("ingest", "read", "edit"):
+            loop.ticks.flag(stage)
+        loop.step()
+        assert any(name == "work.failed" and "full" in error for name, error in log.lines)
+        assert states(store)[fact] != "promoted"
+        store.connection.execute("PRAGMA max_page_count = 1000000")
+        for _ in range(3):
+            loop.ticks.flag("edit")
+            loop.step()
+        assert states(store) == {fact: "promoted"}
+        assert violations(state, store) == []

@@ -90,12 +90,12 @@ def test_s06_reload_takes_a_good_configuration_whole_and_refuses_a_bad_one(
 def test_sigusr1_writes_the_stacks_of_all_threads_and_stop_ends_with_0(
     state: State, idle: Running
 ) -> None:
-    idle.signal(signal.SIGUSR1)
-    stacks, until, written = state.logs / "stacks.txt", time.monotonic() + 10, ""
-    # The main thread stands in the loop, another one in the scheduler.
+    stacks, until, written = state.logs / "stacks.txt", time.monotonic() + 20, ""
+    # The main thread stands in the loop, another one in the scheduler, once both have begun.
     while "loop.py" not in written or "apscheduler" not in written:
         assert time.monotonic() < until, written
-        time.sleep(0.02)
+        idle.signal(signal.SIGUSR1)
+        time.sleep(0.2)
         written = stacks.read_text()
     assert wised(state, "stop", "--dry-run").stdout == f"pid {idle.process.pid}: would be stopped\n"
     assert idle.process.poll() is None

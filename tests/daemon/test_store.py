@@ -187,7 +187,7 @@ def first_schema(tmp_path: Path) -> dict[str, list[dict[str, object]]]:
     return rows
 
 
-def test_a_database_of_the_first_schema_is_brought_up_and_keeps_its_rows(
+def test_c07_a_database_of_the_first_schema_is_brought_up_and_keeps_its_rows(
     tmp_path: Path, first_schema: dict[str, list[dict[str, object]]]
 ) -> None:
     with Store(tmp_path) as store:
@@ -267,7 +267,7 @@ def test_opening_it_again_changes_nothing(tmp_path: Path, first_schema: object) 
         assert "\n".join(store.connection.iterdump()) == before
 
 
-def test_a_migration_that_fails_half_way_leaves_the_schema_as_it_was(
+def test_c07_a_migration_that_fails_half_way_leaves_the_schema_as_it_was(
     tmp_path: Path, first_schema: dict[str, list[dict[str, object]]]
 ) -> None:
     """The last statement meets a table that is there; what ran before is taken back."""

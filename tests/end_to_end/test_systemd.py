@@ -120,7 +120,7 @@ def test_nothing_is_ready_when_the_configuration_is_bad(manager, start, state) -
     assert "READY=1" not in manager.words
 
 
-def test_the_watchdog_stops_when_the_control_thread_is_blocked(manager, start, state) -> None:
+def test_s10_the_watchdog_stops_when_the_control_thread_is_blocked(manager, start, state) -> None:
     """The process lives and its other threads run, and still systemd must come to end it."""
     log = state.folder / "rows.jsonl"
     log.touch()

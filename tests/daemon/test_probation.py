@@ -1,0 +1,183 @@
+"""A release that fails after its promotion gives way to the one before, by itself."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from world import Builder, Clock, add_fact, config, new_state, states
+
+from daemon import probation, releases
+from daemon.child import WorkerError
+from daemon.config import Config
+from daemon.cycle import cycle
+from daemon.invariants import violations
+from daemon.messages import Answers, Ask, Build, Built, Said
+from daemon.state import State
+from daemon.store import Store
+
+PROBES = [{"prompt": f"Q{n}", "tokens": 8 + n % 2, "answer": f"A{n}"} for n in range(20)]
+
+
+class Probed(Builder):
+    """A builder whose releases have recorded answers."""
+
+    def __call__(self, request: Build) -> Built:
+        built = super().__call__(request)
+        (Path(request.out) / "probes.json").write_text(json.dumps({"probes": PROBES}))
+        return built
+
+
+class Model:
+    """Answers as recorded, but for some prompts; remembers what it was asked."""
+
+    def __init__(self, wrong: int = 0) -> None:
+        self.wrong = {f"Q{n}" for n in range(wrong)}
+        self.asked: list[str] = []
+
+    def __call__(self, request: Ask) -> Answers:
+        self.asked += request.prompts
+        said = ("?" if p in self.wrong else f"A{p[1:]}" for p in request.prompts)
+        return Answers(answers=tuple(Said(text=text) for text in said))
+
+
+def watching(state: State, **changes: object) -> Config:
+    settings = config(state)
+    section = {"minutes": 60, "every_minutes": 10, "sample": 20, **changes}
+    return settings.model_copy(update={"probation": settings.probation.model_copy(update=section)})
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> State:
+    state, clock = new_state(tmp_path), Clock()
+    with state.store() as store:
+        for name in ("Italy", "Peru"):
+            add_fact(store, name, "Ada")
+            done = cycle(state, store, config(state), Probed(), clock)
+            assert done is not None and done.outcome == "promoted"
+    return state
+
+
+def look(
+    state: State, store: Store, settings: Config, model: object, minutes: float
+) -> probation.Checked | None:
+    promoted = releases.promoted(store).promoted_at
+    assert promoted is not None
+    now = promoted + timedelta(minutes=minutes)
+    return probation.check(state, store, settings, model, now)  # type: ignore[arg-type]
+
+
+def test_a_release_that_answers_as_recorded_stays_and_is_looked_at_again(state: State) -> None:
+    settings, model = watching(state), Model()
+    with state.store() as store:
+        for minutes, due in ((1, True), (5, False), (12, True), (59, True), (61, False)):
+            found = look(state, store, settings, model, minutes)
+            assert (found is not None) == due, minutes
+            assert found is None or (found.same, found.asked, found.failed) == (20, 20, None)
+        assert releases.promoted(store).number == 2
+        assert len(model.asked) == 3 * 20
+        at = releases.promoted(store).promoted_at
+        assert at is not None
+        seen = probation.watched(store, settings, at + timedelta(minutes=30))
+        assert seen is not None and (seen.checks, seen.until) == (3, at + timedelta(hours=1))
+
+
+def test_a_release_that_answers_otherwise_is_rolled_back_and_promotion_held(state: State) -> None:
+    settings = watching(state)
+    with state.store() as store:
+        found = look(state, store, settings, Model(wrong=1), 1)
+        assert found is not None
+        assert (found.back_to, found.failed) == (1, "19 of 20 probes are answered as recorded")
+        assert releases.promoted(store).number == 1
+        assert "19 of 20" in releases.holds(store)["promote"]
+        assert states(store) == {1: "promoted", 2: "verified"}
+        assert violations(state, store) == []
+        # The one before is not left in turn: a person has to look first.
+        assert look(state, store, settings, Model(wrong=20), 1) is None
+        assert releases.promoted(store).number == 1
+
+
+def test_few_wrong_answers_are_borne_as_configured(state: State) -> None:
+    with state.store() as store:
+        found = look(state, store, watching(state, min_same=0.9), Model(wrong=2), 1)
+        assert found is not None and found.failed is None
+
+
+def test_a_sample_is_another_one_at_each_check(state: State) -> None:
+    settings, model = watching(state, sample=5), Model()
+    with state.store() as store:
+        look(state, store, settings, model, 1)
+        look(state, store, settings, model, 20)
+    first, second = model.asked[:5], model.asked[5:]
+    assert len(set(first)) == len(set(second)) == 5
+    assert set(first) != set(second)
+
+
+SCRIPT = "import os,sys; sys.stderr.write('the canary\\x1b[2J died'); sys.exit({})"
+
+
+@pytest.mark.parametrize(
+    ("code", "failed"), [("0", None), ("3", "ended with 3: the canary\x1b[2J died")]
+)
+def test_the_operators_command_can_fail_a_release(
+    state: State, code: str, failed: str | None
+) -> None:
+    command = (sys.executable, "-c", SCRIPT.format(code))
+    with state.store() as store:
+        found = look(state, store, watching(state, command=command), Model(), 1)
+        assert found is not None
+        assert releases.promoted(store).number == (2 if failed is None else 1)
+        assert (found.failed or "").endswith(failed or "")
+
+
+def test_a_command_is_told_which_release_and_gets_no_secrets(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WISED_READER_KEY", "s3cret")
+    write = f"import os,json; json.dump(dict(os.environ), open({str(tmp_path / 'env')!r}, 'w'))"
+    with state.store() as store:
+        look(state, store, watching(state, command=(sys.executable, "-c", write)), Model(), 1)
+    seen = json.loads((tmp_path / "env").read_text())
+    assert (seen["WISED_RELEASE"], seen["WISED_STATE"]) == ("2", str(state.folder.resolve()))
+    assert "s3cret" not in seen.values()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("/no/such/thing",), "thing can't be run: No such file or directory"),
+        ((sys.executable, "-c", "import time; time.sleep(9)"), "did not end within 0.2 s"),
+    ],
+)
+def test_a_command_that_can_not_be_run_or_hangs_has_failed(
+    state: State, command: tuple[str, ...], said: str
+) -> None:
+    with state.store() as store:
+        settings = watching(state, command=command, command_seconds=0.2)
+        found = look(state, store, settings, Model(), 1)
+        assert found is not None and found.failed is not None and said in found.failed
+        assert found.back_to == 1
+
+
+def test_a_worker_that_dies_tells_nothing_of_the_release(state: State) -> None:
+    def dies(request: Ask) -> Answers:
+        raise WorkerError("worker.died", "killed by signal 9")
+
+    with state.store() as store:
+        assert look(state, store, watching(state), dies, 1) is None
+        assert releases.promoted(store).number == 2
+        found = look(state, store, watching(state), Model(), 2)
+        assert found is not None and found.failed is None
+
+
+def test_neither_the_bare_model_nor_a_state_without_a_window_is_watched(
+    state: State, tmp_path: Path
+) -> None:
+    with state.store() as store:
+        assert look(state, store, config(state), Model(wrong=20), 1) is None
+    bare = new_state(tmp_path / "bare")
+    with bare.store() as store:
+        assert look(bare, store, watching(bare), Model(wrong=20), 1) is None
