@@ -28,8 +28,7 @@ import numpy as np
 
 from daemon import releases
 from daemon.config import default_file
-from daemon.errors import IntegrityError
-from daemon.invariants import violations
+from daemon.invariants import bad_files, violations
 from daemon.state import State, init
 from daemon.store import Store, timestamp
 from demo import feed, world
@@ -125,7 +124,7 @@ class _World:
                 releases.reconcile(self.state, store, datetime.now(UTC))
                 broken = violations(self.state, store)
             else:
-                broken = list(_bad_files(self.state, store))
+                broken = list(_wrong(self.state, store))
         found.bad_releases += len(broken)
         found.said += broken
 
@@ -174,14 +173,9 @@ def _line(update: Update) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _bad_files(state: State, store: Store) -> Iterator[str]:
-    """Yield what must not be at any moment: a release in a row whose files are not those."""
-    for release in releases.all_releases(store):
-        if release.state in ("promoted", *releases.READY):
-            try:
-                releases.check_files(state, release)
-            except IntegrityError as error:
-                yield str(error)
+def _wrong(state: State, store: Store) -> Iterator[str]:
+    """Yield what must not be at any moment, however a daemon ended."""
+    yield from bad_files(state, store)
     row = store.one("SELECT count(*) AS n FROM release WHERE state = 'promoted'")
     if row is None or row["n"] != 1:
         yield "not exactly one release is promoted"

@@ -20,7 +20,7 @@ def violations(state: State, store: Store) -> list[str]:
     """Return each broken invariant as a sentence; after `releases.reconcile` there is none."""
     return [
         *_answering(state, store),
-        *_kept(state, store),
+        *bad_files(state, store),
         *_held(store),
         *_unfinished(state, store),
         *_recorded(store),
@@ -48,8 +48,8 @@ def _answering(state: State, store: Store) -> Iterator[str]:
         yield f"current points to {found}, and release {rows[0]['number']} lies in {wanted}"
 
 
-def _kept(state: State, store: Store) -> Iterator[str]:
-    """Every release that could answer has the files that were published."""
+def bad_files(state: State, store: Store) -> Iterator[str]:
+    """Yield each release that could answer and has not the files that were published."""
     for release in releases.all_releases(store):
         if release.state in ("promoted", *releases.READY):
             try:

@@ -68,7 +68,10 @@ def renew(store: Store, subjects: Subjects, now: datetime) -> Rekeyed | None:
 def disputed(store: Store) -> list[tuple[int, ...]]:
     """Return, for each slot with promoted facts of different keys, their ids, oldest first."""
     rows = store.rows(
-        "SELECT group_concat(id) AS ids FROM fact WHERE state = 'promoted'"
+        "SELECT group_concat(id) AS ids FROM fact INDEXED BY fact_promoted"
+        " WHERE state = 'promoted' AND slot_key IN"
+        " (SELECT slot_key FROM fact INDEXED BY fact_promoted WHERE state = 'promoted'"
+        "  GROUP BY slot_key HAVING count(*) > 1)"
         " GROUP BY slot_key HAVING min(fact_key) != max(fact_key) ORDER BY min(id)"
     )
     return [tuple(sorted(int(part) for part in row["ids"].split(","))) for row in rows]

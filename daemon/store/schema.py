@@ -311,6 +311,7 @@ CREATE TABLE poll_tally (
 
 #: releases that a person let pass a hold; the facts that say the same as another
 M011_CLI = """
+CREATE INDEX fact_promoted ON fact(slot_key) WHERE state = 'promoted';
 CREATE INDEX fact_by_same ON fact(same_as) WHERE same_as IS NOT NULL;
 ALTER TABLE release ADD COLUMN approved INTEGER NOT NULL DEFAULT 0 CHECK (approved IN (0, 1));
 """
