@@ -30,10 +30,9 @@ from daemon import releases
 from daemon.config import default_file
 from daemon.invariants import bad_files, violations
 from daemon.state import State, init
-from daemon.store import Store, timestamp
+from daemon.store import Store, keys, timestamp
 from demo import feed, world
 from demo.world import Update
-from ingest import fact_key
 
 LONGEST_SECONDS = 14.0  #: that a daemon lives; a batch of four facts takes about eight
 WORKER_SHARE = 0.2  #: of the kills that hit the worker
@@ -209,8 +208,10 @@ def _account(state: State, published: Sequence[Update], found: Soaked) -> None:
         by_key: dict[str, set[str]] = {}
         for row in rows:
             by_key.setdefault(row["fact_key"], set()).add(row["state"])
+        names = keys.names(store)
         for update in published:
-            states = by_key.get(fact_key(update.subject, update.relation, update.new), set())
+            key = names.fact_key(update.subject, update.relation, update.new)
+            states = by_key.get(key, set())
             is_newest = newest[update.subject, update.relation] is update
             good = {"promoted", "known", "duplicate", "failed"}
             good |= set() if is_newest else {"superseded"}
