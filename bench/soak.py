@@ -36,7 +36,7 @@ from demo.world import Update
 
 LONGEST_SECONDS = 14.0  #: that a daemon lives; a batch of four facts takes about eight
 WORKER_SHARE = 0.2  #: of the kills that hit the worker
-NEWS = 6  #: updates that are published before each life
+NEWS = 4  #: updates that are published before each life
 EVERY = 10  #: lives after which all invariants are looked at
 #: small batches and few probes: what counts here is how often work is cut short
 SETTINGS = {
