@@ -17,6 +17,10 @@ from usearch.index import Index as Graph
 _DTYPE = "f16"
 #: links a vector has, and candidates looked at when one is added and when one is searched for
 _CONNECTIVITY, _EXPANSION_ADD, _EXPANSION_SEARCH = 16, 64, 256
+#: So many are compared one by one, which takes no longer than the graph (.3 ms at 4,000 of 384),
+#: and are linked by one thread: those that several threads link at once don't see each other, and
+#: of graphs of 48 vectors made by two threads one in sixteen had lost some.
+_FEW = 4096
 
 
 class Index:
@@ -45,9 +49,11 @@ class Index:
         """
         if vectors.shape != (len(ids), self.width):
             raise ValueError(f"{len(ids)} ids, vectors {vectors.shape}, width {self.width}")
-        if len(ids):
-            threads = min(len(ids), os.cpu_count() or 1)
-            self._graph.add(np.asarray(ids, np.uint64), vectors, threads=threads)
+        keys, few = np.asarray(ids, np.uint64), max(0, _FEW - len(self))
+        if len(keys[:few]):
+            self._graph.add(keys[:few], vectors[:few], threads=1)
+        if len(keys[few:]):
+            self._graph.add(keys[few:], vectors[few:], threads=os.cpu_count() or 1)
 
     def search(
         self,
@@ -62,7 +68,7 @@ class Index:
         ids = np.full((len(vectors), k), -1, np.int64)
         cosines = np.full((len(vectors), k), -np.inf, np.float32)
         for row, query in enumerate(vectors if len(self) else ()):
-            found = self._graph.search(query, min(k, len(self)))
+            found = self._graph.search(query, min(k, len(self)), exact=len(self) <= _FEW)
             near = 1 - np.asarray(found.distances, np.float32)
             above = near >= floor
             count = int(above.sum())

@@ -57,6 +57,14 @@ def test_few_vectors_are_searched_exactly(count, width, k, floor, seed):
         assert score[there] == pytest.approx((vectors @ query)[found[there] - 100], abs=2e-3)
 
 
+def test_a_graph_loses_none_of_the_vectors_that_it_began_with():
+    """Threads that link the first vectors at the same time don't see each other's."""
+    rng = np.random.default_rng(11)
+    few, more = unit(rng.normal(size=(64, 16))), unit(rng.normal(size=(6000, 16)))
+    ids, _ = filled(np.concatenate([few, more])).search(few, 1, 0.5)
+    assert ids[:, 0].tolist() == list(range(64))
+
+
 def test_many_vectors_are_searched_nearly_exactly():
     rng = np.random.default_rng(7)
     vectors = clusters(rng, 20_000, 384)
