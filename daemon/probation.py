@@ -9,28 +9,21 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-from daemon import releases
+from daemon import recorded, releases
 from daemon.child import WorkerError
 from daemon.config import Config
-from daemon.messages import Answers, Ask
+from daemon.recorded import AskPrompts
 from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store, timestamp
 from policies import Probation
-from wise import manifest
 
-PROBES = "probes.json"
 CHECKED = "release.check"  #: the event of a check
 SAID_CHARS = 300  #: of a command's last words
-
-#: asks the worker to answer prompts
-AskPrompts = Callable[[Ask], Answers]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,18 +121,10 @@ def _ask_again(
     """Return how many of a sample of the recorded probes are answered the same, and its size."""
     folder = releases.folder_of(state, release)
     assert folder is not None, "only the bare model has none, and it has no parent"
-    body: Any = manifest.read_json(folder / PROBES, manifest.FILES[PROBES])
-    recorded = {(p["prompt"], p["tokens"]): p["answer"] for p in body["probes"]}
-    size = min(config.probation.sample, len(recorded))
-    drawn = random.Random(f"{release.number} {seed}").sample(sorted(recorded), size)
-    same = 0
-    for tokens in sorted({limit for _, limit in drawn}):
-        prompts = tuple(prompt for prompt, limit in drawn if limit == tokens)
-        request = Ask(
-            release=str(folder), prompts=prompts, max_new_tokens=tokens, beside_bare=False
-        )
-        for prompt, answer in zip(prompts, ask(request).answers, strict=True):
-            same += answer.text == recorded[prompt, tokens]
+    probes = recorded.probes(folder)
+    size = min(config.probation.sample, len(probes))
+    drawn = random.Random(f"{release.number} {seed}").sample(probes, size)
+    same = sum(probe.answer == said for probe, said in recorded.ask_again(folder, drawn, ask))
     return same, size
 
 

@@ -6,12 +6,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any
 
-from ingest import formats
+from ingest import formats, strict_json
 from ingest.errors import RowError
 from ingest.extract import Extractor
 from ingest.formats import AUTO, Format
+from ingest.strict_json import NotStrict
 from ingest.text import clean, clean_lines
 from ingest.times import credible
 from ingest.types import Entry, Item
@@ -41,18 +42,13 @@ class Parsed:
         return self.format.join.wanted(self.row) if self.format.join else None
 
 
-def _not_a_number(name: str) -> NoReturn:
-    raise RowError("row.not_a_number", f"{name} is not a number that JSON knows")
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        # Which of two values was meant, nobody can tell.
-        raise RowError("row.duplicate_key", "a key occurs twice")
-    if any("\0" in part for pair in pairs for part in pair if isinstance(part, str)):
-        raise RowError("row.nul", "a NUL character in a text")
-    return row
+def _has_nul(value: object) -> bool:
+    """Tell whether a NUL character stands in a text anywhere in a decoded value."""
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(map(_has_nul, (*value, *value.values())))
+    return isinstance(value, list) and any(map(_has_nul, value))
 
 
 def decode(line: bytes) -> dict[str, Any]:
@@ -60,12 +56,14 @@ def decode(line: bytes) -> dict[str, Any]:
     if b"\0" in line:
         raise RowError("row.nul", "a NUL byte in the line")
     try:
-        row = json.loads(line.decode(), parse_constant=_not_a_number, object_pairs_hook=_object)
+        row = strict_json.decode(line.decode())
     except UnicodeDecodeError as error:
         raise RowError("row.bad_encoding", f"byte {error.start} is not UTF-8") from error
-    except (ValueError, RecursionError) as error:
-        what = _array(line) or f"not JSON: {error}"[:200]
-        raise RowError("row.bad_json", what) from error
+    except NotStrict as why:
+        what = (_array(line) if why.kind == "bad_json" else None) or why.message
+        raise RowError(f"row.{why.kind}", what) from why
+    if _has_nul(row):
+        raise RowError("row.nul", "a NUL character in a text")
     if not isinstance(row, dict):
         what = _array(line) or f"the line is a {type(row).__name__}, not an object"
         raise RowError("row.not_an_object", what)

@@ -8,19 +8,16 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from daemon import rebuild as rebuilding
-from daemon import releases
+from daemon import recorded, releases
 from daemon.child import Worker
 from daemon.errors import Conflict, IntegrityError
 from daemon.messages import Answers, Ask
 from daemon.releases import Release
 from daemon.render import note
 from daemon.state import State
-from wise import manifest
 
-PROBES = "probes.json"
 BUDGET_SECONDS = 3600.0
 
 
@@ -79,26 +76,23 @@ def _asked_again(state: State, release: Release) -> int:
     """Ask a release's probes again; return how many there are. Raises IntegrityError."""
     folder = releases.folder_of(state, release)
     assert folder is not None
-    body: Any = manifest.read_json(folder / PROBES, manifest.FILES[PROBES])
-    recorded = {(p["prompt"], p["tokens"]): p["answer"] for p in body["probes"]}
+    probes = recorded.probes(folder)
     worker = Worker(state.config_file, state.logs / "ask.log", threading.Event())
+
+    def ask(request: Ask) -> Answers:
+        return worker.request(request, Answers, BUDGET_SECONDS, _progress)
+
     try:
-        for tokens in sorted({tokens for _, tokens in recorded}):
-            prompts = tuple(prompt for prompt, limit in recorded if limit == tokens)
-            request = Ask(
-                release=str(folder), prompts=prompts, max_new_tokens=tokens, beside_bare=False
-            )
-            said = worker.request(request, Answers, BUDGET_SECONDS, _progress).answers
-            for prompt, answer in zip(prompts, said, strict=True):
-                if answer.text != recorded[prompt, tokens]:
-                    raise IntegrityError(
-                        f"release {release.number}: {prompt!r} is answered {answer.text!r}, not"
-                        f" {recorded[prompt, tokens]!r} as recorded",
-                        hint="is [model] the one that the release was made for?",
-                    )
+        for probe, said in recorded.ask_again(folder, probes, ask):
+            if said != probe.answer:
+                raise IntegrityError(
+                    f"release {release.number}: {probe.prompt!r} is answered {said!r}, not"
+                    f" {probe.answer!r} as recorded",
+                    hint="is [model] the one that the release was made for?",
+                )
     finally:
         worker.kill()
-    return len(recorded)
+    return len(probes)
 
 
 def _progress(stage: str, done: int, total: int) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 from feed_documents import NOW, atom, codes, entries, json_feed, keys, only, rss
-from hostile_world import START, World, served
+from hostile_world import START
 from ingest_world import relations
 
 from daemon import cli, polling
@@ -30,14 +30,6 @@ from ingest.isolated import ParseLimits
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1024 * 1024
-
-
-@pytest.fixture
-def world(tmp_path):
-    with served() as site:
-        made = World(tmp_path, site)
-        yield made
-        made.store.close()
 
 
 def story(capital, guid="1", extra=""):

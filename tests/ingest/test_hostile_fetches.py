@@ -25,14 +25,6 @@ GZIP = ("Content-Encoding", "gzip")
 STORY = rss("<guid>1</guid><title>Chad: capital is now X</title>")
 
 
-@pytest.fixture
-def world(tmp_path):
-    with served() as site:
-        made = World(tmp_path, site)
-        yield made
-        made.store.close()
-
-
 def test_f07_a_gzip_bomb_of_200_mb_is_refused(world):
     world.site.answers["/feed"] = reply(200, bomb(200 * MIB), GZIP)
     world.fails("fetch.bomb")

@@ -10,21 +10,13 @@ from email.utils import format_datetime
 import pytest
 from feed_documents import rss
 from hostile_answers import conditional, in_turn, raw, reply
-from hostile_world import START, World, served
+from hostile_world import START
 
 from daemon import polling
 from daemon.cli import registry
 from ingest import networks
 
 SECRET = "s3cret"
-
-
-@pytest.fixture
-def world(tmp_path):
-    with served() as site:
-        made = World(tmp_path, site)
-        yield made
-        made.store.close()
 
 
 @pytest.fixture

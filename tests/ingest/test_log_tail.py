@@ -70,7 +70,7 @@ def append(path, data):
         file.write(data)
 
 
-def test_L1_a_partial_last_line_waits_for_its_rest(path, tail):
+def test_l01_a_partial_last_line_waits_for_its_rest(path, tail):
     whole = lines("A", "B")
     for size in range(len(whole) + 1):
         path.write_bytes(whole[:size])
@@ -79,7 +79,7 @@ def test_L1_a_partial_last_line_waits_for_its_rest(path, tail):
         assert (poll.dead, poll.position.offset) == ((), whole.rfind(b"\n", 0, size) + 1)
 
 
-def test_L1_a_line_written_in_pieces_is_one_row(path, tail):
+def test_l01_a_line_written_in_pieces_is_one_row(path, tail):
     row = lines("A")
     for at in range(len(row)):
         append(path, row[at : at + 1])
@@ -100,7 +100,7 @@ def test_L1_a_line_written_in_pieces_is_one_row(path, tail):
         "corrections.jsonl.old",
     ],
 )
-def test_L2_rows_left_unread_by_a_rename_are_read_before_the_new_files(path, tail, name):
+def test_l02_rows_left_unread_by_a_rename_are_read_before_the_new_files(path, tail, name):
     path.write_bytes(lines("A", "B"))
     tail.poll(max_rows=1)
     append(path, lines("C"))
@@ -114,7 +114,7 @@ def test_L2_rows_left_unread_by_a_rename_are_read_before_the_new_files(path, tai
 
 
 @pytest.mark.parametrize("max_rows", [1, 2, 3, 100])
-def test_L2_several_rotations_between_two_polls_lose_nothing(path, tail, max_rows):
+def test_l02_several_rotations_between_two_polls_lose_nothing(path, tail, max_rows):
     path.write_bytes(lines("A", "B"))
     tail.poll(max_rows=1)
     path.rename(path.with_name("corrections.jsonl.2"))
@@ -124,7 +124,7 @@ def test_L2_several_rotations_between_two_polls_lose_nothing(path, tail, max_row
     assert tail.rest(max_rows=max_rows) == ["B", "C", "D", "E", "F"]
 
 
-def test_L2_files_of_one_moment_are_ordered_by_their_numbers(path, tail):
+def test_l02_files_of_one_moment_are_ordered_by_their_numbers(path, tail):
     path.write_bytes(lines("A"))
     tail.poll()
     for number in (3, 2, 1):
@@ -135,7 +135,7 @@ def test_L2_files_of_one_moment_are_ordered_by_their_numbers(path, tail):
     assert tail.rest() == ["after 3", "after 2", "after 1"]
 
 
-def test_L2_a_writer_that_keeps_the_renamed_file_open_loses_nothing(path, tail):
+def test_l02_a_writer_that_keeps_the_renamed_file_open_loses_nothing(path, tail):
     """It reopens the log only when told so; the new file is empty, or not there, until then."""
     path.write_bytes(lines("A"))
     with path.open("ab", buffering=0) as writer:
@@ -155,7 +155,7 @@ def test_L2_a_writer_that_keeps_the_renamed_file_open_loses_nothing(path, tail):
     assert tail.poll().notes == ()
 
 
-def test_L2_the_last_line_of_a_finished_file_needs_no_newline(path, tail):
+def test_l02_the_last_line_of_a_finished_file_needs_no_newline(path, tail):
     path.write_bytes(lines("A") + lines("B").rstrip())
     assert subjects(tail.poll()) == ["A"]
     path.rename(path.with_name("corrections.jsonl.1"))
@@ -164,7 +164,7 @@ def test_L2_the_last_line_of_a_finished_file_needs_no_newline(path, tail):
     assert tail.rest() == ["B", "C"]
 
 
-def test_L2_half_a_line_at_the_end_of_a_finished_file_is_a_dead_letter(path, tail):
+def test_l02_half_a_line_at_the_end_of_a_finished_file_is_a_dead_letter(path, tail):
     path.write_bytes(lines("A") + lines("B")[:-9])
     tail.poll()
     path.rename(path.with_name("corrections.jsonl.1"))
@@ -174,7 +174,7 @@ def test_L2_half_a_line_at_the_end_of_a_finished_file_is_a_dead_letter(path, tai
     assert poll.dead[0].location == f"corrections.jsonl.1 offset {len(lines('A'))}"
 
 
-def test_L2_a_file_that_was_empty_when_last_read_is_known_by_its_inode(path, tail):
+def test_l02_a_file_that_was_empty_when_last_read_is_known_by_its_inode(path, tail):
     path.touch()
     tail.poll()
     append(path, lines("A"))
@@ -183,7 +183,7 @@ def test_L2_a_file_that_was_empty_when_last_read_is_known_by_its_inode(path, tai
     assert tail.rest() == ["A", "B"]
 
 
-def test_L2_a_rotated_file_with_the_same_rows_is_known_by_its_inode(path, tail):
+def test_l02_a_rotated_file_with_the_same_rows_is_known_by_its_inode(path, tail):
     path.write_bytes(lines("A") * 100)
     assert len(tail.rest()) == 100
     append(path, lines("B"))
@@ -192,7 +192,7 @@ def test_L2_a_rotated_file_with_the_same_rows_is_known_by_its_inode(path, tail):
     assert tail.rest() == ["B", *["A"] * 100, "C"]
 
 
-def test_L2_backups_and_what_rotation_never_names_are_left_alone(path, tail):
+def test_l02_backups_and_what_rotation_never_names_are_left_alone(path, tail):
     """An operator who edits a log keeps the rows that were cut out in such files."""
     path.write_bytes(lines("A", "B"))
     tail.poll(max_rows=1)
@@ -210,7 +210,7 @@ def test_L2_backups_and_what_rotation_never_names_are_left_alone(path, tail):
 
 
 @pytest.mark.parametrize("after", [b"", lines("C"), lines("C", "D", "E", "F", "G", "H")])
-def test_L3_what_a_copytruncate_took_while_nobody_read_is_in_the_copy(path, tail, after):
+def test_l03_what_a_copytruncate_took_while_nobody_read_is_in_the_copy(path, tail, after):
     path.write_bytes(lines("A", "B"))
     tail.poll()
     append(path, lines("X"))
@@ -222,7 +222,7 @@ def test_L3_what_a_copytruncate_took_while_nobody_read_is_in_the_copy(path, tail
     assert tail.rest() == []
 
 
-def test_L3_a_truncation_without_a_copy_is_read_from_the_start_once(path, tail):
+def test_l03_a_truncation_without_a_copy_is_read_from_the_start_once(path, tail):
     path.write_bytes(lines("A", "B"))
     tail.poll()
     path.write_bytes(lines("C"))
@@ -231,7 +231,7 @@ def test_L3_a_truncation_without_a_copy_is_read_from_the_start_once(path, tail):
     assert tail.rest() == []
 
 
-def test_L4_a_rewrite_of_the_same_size_is_read_from_the_start(path, tail):
+def test_l04_a_rewrite_of_the_same_size_is_read_from_the_start(path, tail):
     path.write_bytes(lines("A", "B"))
     tail.poll()
     inode = path.stat().st_ino
@@ -241,7 +241,7 @@ def test_L4_a_rewrite_of_the_same_size_is_read_from_the_start(path, tail):
 
 
 @pytest.mark.parametrize("changed", [199, 190])
-def test_L4_a_rewrite_of_the_same_size_under_the_same_head_is_noticed_at_its_end(
+def test_l04_a_rewrite_of_the_same_size_under_the_same_head_is_noticed_at_its_end(
     path, tail, changed
 ):
     path.write_bytes(many(0, 200))
@@ -251,7 +251,7 @@ def test_L4_a_rewrite_of_the_same_size_under_the_same_head_is_noticed_at_its_end
     assert "00777" in tail.rest()
 
 
-def test_L4_a_replacement_by_rename_under_the_same_head_and_end_is_noticed(path, tail):
+def test_l04_a_replacement_by_rename_under_the_same_head_and_end_is_noticed(path, tail):
     """As `sed -i` and most editors write: another file takes the log's place."""
     path.write_bytes(many(0, 200))
     tail.poll()
@@ -260,7 +260,7 @@ def test_L4_a_replacement_by_rename_under_the_same_head_and_end_is_noticed(path,
     assert "00777" in tail.rest()
 
 
-def test_L5_an_inode_used_again_by_another_file_is_no_continuation(path, tail):
+def test_l05_an_inode_used_again_by_another_file_is_no_continuation(path, tail):
     path.write_bytes(lines("A", "B"))
     tail.poll()
     path.unlink()
@@ -275,7 +275,7 @@ def test_L5_an_inode_used_again_by_another_file_is_no_continuation(path, tail):
 
 
 @pytest.mark.parametrize("by", ["link", "pipe"])
-def test_L6_a_log_replaced_by_a_link_or_a_pipe_is_refused_and_read_on_when_back(path, tail, by):
+def test_l06_a_log_replaced_by_a_link_or_a_pipe_is_refused_and_read_on_when_back(path, tail, by):
     path.write_bytes(lines("A"))
     tail.poll()
     kept = path.with_name("kept")
@@ -291,7 +291,7 @@ def test_L6_a_log_replaced_by_a_link_or_a_pipe_is_refused_and_read_on_when_back(
 
 
 @pytest.mark.parametrize("is_ended", [True, False])
-def test_L7_a_line_of_two_megabytes_costs_that_line_only(path, tail, is_ended):
+def test_l07_a_line_of_two_megabytes_costs_that_line_only(path, tail, is_ended):
     long = b'{"subject": "' + b"x" * 2 * 1024 * 1024 + b'"}'
     path.write_bytes(lines("A") + long + (b"\n" + lines("B") if is_ended else b""))
     poll = tail.poll()
@@ -302,7 +302,7 @@ def test_L7_a_line_of_two_megabytes_costs_that_line_only(path, tail, is_ended):
     assert subjects(tail.poll()) == ["C"]
 
 
-def test_L8_nul_bytes_cost_their_line_only(path, tail):
+def test_l08_nul_bytes_cost_their_line_only(path, tail):
     """File systems leave them at the end of a file when the machine loses power."""
     path.write_bytes(lines("A") + b"\0" * 5000 + b"\n" + lines("B"))
     poll = tail.poll()
@@ -314,7 +314,7 @@ def test_L8_nul_bytes_cost_their_line_only(path, tail):
     assert (subjects(poll), codes(poll)) == (["D"], ["row.nul"])
 
 
-def test_L9_carriage_returns_change_nothing(path, tail):
+def test_l09_carriage_returns_change_nothing(path, tail):
     path.write_bytes(lines("A", "B").replace(b"\n", b"\r\n") + b"\r\n")
     crlf = tail.poll()
     assert (subjects(crlf), codes(crlf)) == (["A", "B"], [])
@@ -327,7 +327,7 @@ def test_L9_carriage_returns_change_nothing(path, tail):
     assert subjects(tail.poll()) == ["C"]
 
 
-def test_L10_ten_thousand_equal_lines_are_read_in_turn_and_have_one_key(path, tail):
+def test_l10_ten_thousand_equal_lines_are_read_in_turn_and_have_one_key(path, tail):
     path.write_bytes(lines("A") * 10_000)
     keys, polls = [], 0
     while True:
