@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from daemon import recorded, releases
+from daemon import checks, recorded, releases
 from daemon.child import WorkerError
 from daemon.config import Config
 from daemon.recorded import AskPrompts
 from daemon.releases import Release
 from daemon.state import State
-from daemon.store import Store, timestamp
+from daemon.store import Store
 from policies import Probation
 
-CHECKED = "release.check"  #: the event of a check
 SAID_CHARS = 300  #: of a command's last words
 
 
@@ -37,29 +36,11 @@ class Checked:
     back_to: int | None = None  #: the release that answers instead
 
 
-@dataclass(frozen=True, slots=True)
-class Watched:
-    """A release on probation."""
-
-    until: datetime
-    checks: int  #: that it has passed
-
-
 def rule(config: Config) -> Probation:
     """Return the configured rule."""
     section = config.probation
     every = timedelta(minutes=section.every_minutes)
     return Probation(timedelta(minutes=section.minutes), every, section.min_same)
-
-
-def watched(store: Store, config: Config, now: datetime) -> Watched | None:
-    """Return how far the promoted release's probation is; None when it is on none."""
-    release = releases.promoted(store)
-    window = rule(config).window
-    if not _is_on(store, release) or release.promoted_at is None:
-        return None
-    until = release.promoted_at + window
-    return Watched(until, len(_checks(store, release))) if window and now <= until else None
 
 
 def check(
@@ -74,7 +55,7 @@ def check(
     release = releases.promoted(store)
     if not _is_on(store, release) or release.promoted_at is None:
         return None
-    before = _checks(store, release)
+    before, until = checks.times(store, release), release.promoted_at + rule(config).window
     if not rule(config).is_due(release.promoted_at, before[-1] if before else None, now):
         return None
     try:
@@ -85,8 +66,7 @@ def check(
         return None
     failed = _why(config, release, state, same, asked)
     with store.write():
-        data = {"same": same, "asked": asked, "failed": failed}
-        store.event(CHECKED, f"release:{release.number}", data, now)
+        checks.record(store, release, same, asked, failed, until, now)
     if failed is None:
         return Checked(release.number, same, asked, None)
     back = releases.rollback(state, store, None, now, f"on probation: {failed}")
@@ -95,18 +75,6 @@ def check(
 
 def _is_on(store: Store, release: Release) -> bool:
     return release.parent is not None and "promote" not in releases.holds(store)
-
-
-def _checks(store: Store, release: Release) -> list[datetime]:
-    """Return when a release was checked since it was promoted, oldest first."""
-    assert release.promoted_at is not None, "it answers"
-    rows = store.rows(
-        "SELECT at FROM event WHERE subject = ? AND action = ? AND at >= ? ORDER BY seq",
-        f"release:{release.number}",
-        CHECKED,
-        timestamp(release.promoted_at),
-    )
-    return [datetime.fromisoformat(row["at"]) for row in rows]
 
 
 def _why(config: Config, release: Release, state: State, same: int, asked: int) -> str | None:

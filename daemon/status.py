@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from daemon import attempts, quotas, releases, schedule
+from daemon import attempts, checks, quotas, releases, schedule
 from daemon.attempts import Waiting
+from daemon.checks import Watched
 from daemon.observe.pulse import Work
 from daemon.quotas import Dropped
 from daemon.releases import Release
@@ -70,6 +71,7 @@ class Status:
     disputes: tuple[tuple[Fact, ...], ...]  #: promoted facts of one slot that say different things
     work: Work | None  #: what the daemon does now; None when it waits or doesn't run
     waiting: tuple[Waiting, ...] = ()  #: batches that failed and are tried again, the next first
+    probation: Watched | None = None  #: of the release that answers; None when it is on none
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -103,7 +105,7 @@ def read(state: State, store: Store, now: datetime) -> Status:
 def collect(store: Store, daemon: str | None, work: Work | None, now: datetime) -> Status:
     """Read how the service stands where it is known who holds the lock and what that does."""
     every = releases.newest_first(releases.all_releases(store))
-    current = releases.promoted(store)
+    current, holds = releases.promoted(store), releases.holds(store)
     return Status(
         daemon=daemon,
         release=current,
@@ -114,13 +116,14 @@ def collect(store: Store, daemon: str | None, work: Work | None, now: datetime) 
         sources=_sources(store),
         gate=next((r for r in every if r.measures), None),
         newest=every[0],
-        holds=releases.holds(store),
+        holds=holds,
         dead_letters=_count(store, "SELECT count(*) AS n FROM dead_letter"),
         dropped=quotas.since(store, now - quotas.DAY),
         unread=_count(store, UNREAD),
         disputes=tuple(_disputes(store)),
         work=work,
         waiting=tuple(attempts.waiting(store)),
+        probation=None if "promote" in holds else checks.watched(store, current, now),
     )
 
 

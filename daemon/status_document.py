@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from daemon.attempts import Waiting
+from daemon.checks import Watched
 from daemon.measured import Measured
 from daemon.observe.pulse import Work
 from daemon.releases import Release
@@ -30,6 +31,7 @@ def document(status: Status, now: datetime) -> dict[str, object]:
             "promoted_at": times(since),
             "age_seconds": None if since is None else (now - since).total_seconds(),
         },
+        "probation": _probation(status.probation),
         "memory": [_shard(one) for one in status.shards],
         "queue": dict(status.queue),
         "oldest_waiting": None
@@ -62,6 +64,10 @@ def _work(work: Work | None) -> dict[str, object] | None:
         "done": work.done,
         "total": work.total,
     }
+
+
+def _probation(watched: Watched | None) -> dict[str, object] | None:
+    return None if watched is None else {"until": times(watched.until), "checks": watched.checks}
 
 
 def _waiting(one: Waiting) -> dict[str, object]:

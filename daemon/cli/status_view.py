@@ -21,6 +21,7 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
     if status.work is not None:
         yield "doing", work_line(status.work, now)
     yield "release", release_line(status, now)
+    yield from probation_lines(status)
     if status.shards:
         yield "memory", _memory_line(status.shards)
     yield "facts", queue_line(status)
@@ -48,6 +49,13 @@ def release_line(status: Status, now: datetime) -> str:
     current = status.release
     what = f"{status.held} facts" if current.number else "the bare model"
     return f"{current.number}: {what}, promoted {ago(current.promoted_at, now)}"
+
+
+def probation_lines(status: Status) -> Iterator[tuple[str, object]]:
+    """Yield how long the release is still watched, when it is."""
+    if (watched := status.probation) is not None:
+        checks = "1 check" if watched.checks == 1 else f"{watched.checks} checks"
+        yield "probation", f"until {times(watched.until)}, {checks} passed"
 
 
 def queue_line(status: Status) -> str:

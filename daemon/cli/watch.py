@@ -113,6 +113,8 @@ def _head(seen: Status, at: datetime) -> Iterator[tuple[str, object, str]]:
     daemon = "not running" if seen.daemon is None else f"running ({seen.daemon})"
     yield "daemon", daemon, "yellow" if seen.daemon is None else ""
     yield "release", status_view.release_line(seen, at), ""
+    for name, value in status_view.probation_lines(seen):
+        yield name, value, ""
     for kind, reason in seen.holds.items():
         yield f"hold on {kind}", reason, "yellow"
 

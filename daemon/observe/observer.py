@@ -21,7 +21,7 @@ from daemon.errors import UsageError, WisedError
 from daemon.observe import files, health
 from daemon.observe.health import Health
 from daemon.observe.notify import Notifier
-from daemon.observe.pulse import Pulse, Vital
+from daemon.observe.pulse import Pulse, Vital, Work
 from daemon.observe.server import Endpoint, Page
 from daemon.render import SCHEMA_VERSION, safe_json
 from daemon.state import State
@@ -29,8 +29,10 @@ from daemon.status import Status
 from daemon.store import Store, vitals
 
 TICK_SECONDS = 1.0
-#: at most so long are the pages and `status.json` kept when nothing changes
+#: at most so long are the pages and `status.json` kept when nothing changes: ages go on
 REFRESH_SECONDS = 5.0
+#: at most so long is the store not read when nothing changes: what is said of a day goes on too
+COLLECT_SECONDS = 60.0
 HEARTBEAT_SECONDS = 30.0  #: between two writes that also prove that the store can be written
 TEXTFILE_SECONDS = 15.0
 EXTEND_SECONDS = 60.0  #: asked for at each tick while starting, stopping and loading a model
@@ -153,13 +155,19 @@ class Observer:
             with self._soon_again("heartbeat"):
                 vitals.beat(store, vital.beats)
         version = store.connection.execute("PRAGMA data_version").fetchone()[0]
-        changed = version != self._data_version
-        moved = self._seen is None or self._seen.work != vital.work
-        if self._is_due("refresh", REFRESH_SECONDS) or changed or moved:
-            self._data_version, now = version, datetime.now(UTC)
-            self._seen = status.collect(store, self._state.daemon(), vital.work, now)
-            self._write_status(self._seen)
-            self._render(store, self._seen, vital)
+        has_aged = self._is_due("refresh", REFRESH_SECONDS)
+        is_old = self._is_due("collect", COLLECT_SECONDS) or version != self._data_version
+        if is_old or self._seen is None or self._seen.work != vital.work:
+            with self._soon_again("collect"):
+                self._seen = self._collect(store, vital.work)
+            self._data_version = version
+        elif not has_aged:
+            return
+        self._write_status(self._seen)
+        self._render(store, self._seen, vital)
+
+    def _collect(self, store: Store, work: Work | None) -> Status:
+        return status.collect(store, self._state.daemon(), work, datetime.now(UTC))
 
     @contextmanager
     def _soon_again(self, what: str) -> Iterator[None]:

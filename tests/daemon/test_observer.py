@@ -134,6 +134,20 @@ def test_a_change_by_anyone_shows_at_the_next_tick_and_nothing_is_written_withou
         assert document(state)["holds"] == {"edit": "new disk"}
 
 
+def test_ages_go_on_although_an_unchanged_store_is_not_read_again(state, monkeypatch):
+    made, _, _ = an_observer(state, Pulse())
+    monkeypatch.setattr(observers, "REFRESH_SECONDS", 0)
+    with state.store() as store:
+        made.tick(store)
+        first, asked = document(state), []
+        store.connection.set_trace_callback(asked.append)
+        made.tick(store)
+        second = document(state)
+        assert asked == ["PRAGMA data_version"]
+    assert second["at"] > first["at"]
+    assert second["release"]["age_seconds"] > first["release"]["age_seconds"]
+
+
 def test_the_command_shows_the_work_that_the_daemon_wrote_down(state):
     pulse = Pulse()
     made, _, _ = an_observer(state, pulse)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from world import Builder, Clock, add_fact, config, new_state, states
 
-from daemon import probation, releases
+from daemon import probation, releases, status
+from daemon.checks import Watched
 from daemon.child import WorkerError
 from daemon.config import Config
 from daemon.cycle import cycle
@@ -81,8 +82,9 @@ def test_a_release_that_answers_as_recorded_stays_and_is_looked_at_again(state: 
         assert len(model.asked) == 3 * 20
         at = releases.promoted(store).promoted_at
         assert at is not None
-        seen = probation.watched(store, settings, at + timedelta(minutes=30))
-        assert seen is not None and (seen.checks, seen.until) == (3, at + timedelta(hours=1))
+        seen = status.read(state, store, at + timedelta(minutes=30))
+        assert seen.probation == Watched(at + timedelta(hours=1), checks=3)
+        assert status.read(state, store, at + timedelta(minutes=61)).probation is None
 
 
 def test_a_release_that_answers_otherwise_is_rolled_back_and_promotion_held(state: State) -> None:
