@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from daemon.store import Store, facts, timestamp
 from daemon.store.facts import IN_CYCLE, Fact
-from policies import wait_after
+from policies.retry import wait_after
 
 if TYPE_CHECKING:
     from daemon.config import Config

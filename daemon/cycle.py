@@ -27,7 +27,8 @@ from daemon.state import State
 from daemon.store import Store, facts, shards, timestamp
 from daemon.store.facts import Fact
 from daemon.verdict import explained, results, verdict_on
-from policies import GateOutcome, blamed_facts, failing_facts
+from policies.gate import Outcome as GateOutcome
+from policies.gate import blamed_facts, failing_facts
 
 #: hands a build request to the worker
 BuildCandidate = Callable[[Build], Built]

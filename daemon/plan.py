@@ -23,7 +23,8 @@ from daemon.releases import Release
 from daemon.store import Store, facts, shards, timestamp
 from daemon.store.facts import Fact
 from ingest import ASKED, Names, fill, name_key
-from policies import due, wait_after
+from policies.compaction import due
+from policies.retry import wait_after
 
 
 @dataclass(frozen=True, slots=True)

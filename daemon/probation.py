@@ -20,7 +20,7 @@ from daemon.recorded import AskPrompts
 from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store
-from policies import Probation
+from policies.probation import Probation
 
 SAID_CHARS = 300  #: of a command's last words
 

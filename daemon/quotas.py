@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from daemon.store import Store, timestamp
 from daemon.store.facts import Fact
-from policies import Drop, Queue, Quota, Quotas, Tier, drops, over_day, room
+from policies.quota import Drop, Queue, Quota, Quotas, drops, over_day, room
+from policies.trust import Tier
 
 if TYPE_CHECKING:
     from daemon.config import Config

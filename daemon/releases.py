@@ -305,7 +305,7 @@ def relink(state: State, store: Store) -> None:
 
 def prune(state: State, store: Store, keep: int, now: datetime, reason: str = "") -> list[int]:
     """Delete the files of releases that retention gives up; their rows stay."""
-    from policies import ReleaseView, prunable  # a rollback need not import the rules
+    from policies.retention import ReleaseView, prunable  # a rollback need not import the rules
 
     why = "; ".join(filter(None, (f"kept are the newest {keep}", reason)))
     views = [

@@ -12,7 +12,7 @@ from daemon.releases import Release
 from daemon.render import times
 from daemon.status import SourceHealth, Status
 from daemon.store.shards import Shard
-from policies import interval
+from policies.sampling import interval
 
 
 def document(status: Status, now: datetime) -> dict[str, object]:

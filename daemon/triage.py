@@ -20,7 +20,9 @@ from daemon.neighbours import EmbedTexts, Neighbours
 from daemon.store import Store, facts, keys
 from daemon.store.facts import CLAIMS_SLOT, HELD, Fact
 from ingest import Claim, Verdict, Wordings, is_read, judge, name_key
-from policies import BELIEVED, Decision, Outcome, Standing, Tier, decide, passes_for, resolve
+from policies.approval import Decision, decide, passes_for
+from policies.conflict import BELIEVED, Outcome, Standing, resolve
+from policies.trust import Tier
 
 #: asks the worker to answer prompts
 AskPrompts = Callable[[Ask], Answers]

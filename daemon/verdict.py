@@ -5,7 +5,7 @@ from __future__ import annotations
 from daemon.config import Config
 from daemon.measured import Measured
 from daemon.messages import Built
-from policies import FactResult, Measure, Thresholds, Verdict, judge
+from policies.gate import FactResult, Measure, Thresholds, Verdict, judge
 
 
 def verdict_on(built: Built, config: Config) -> Verdict:

@@ -11,8 +11,8 @@ from daemon.cli import queries
 from daemon.cli.fact_view import brief as fact_brief
 from daemon.cli.fact_view import event_document, summary
 from daemon.cli.queries import Event
+from daemon.cli.status_view import measure_line
 from daemon.errors import Conflict
-from daemon.measured import Measured
 from daemon.releases import Release
 from daemon.render import times
 from daemon.status_document import measures
@@ -92,20 +92,6 @@ def document(seen: View) -> dict[str, object]:
         "holds": [fact_brief(f) for f in seen.facts],
         "history": [event_document(e) for e in seen.history],
     }
-
-
-def measure_line(measured: Measured) -> str:
-    """Return a measure as ``0.9875 (158 of 160)``, a sample's with its 95 % interval."""
-    right, asked, whole = measured.right, measured.asked, measured.whole
-    if not asked:
-        return "not asked"
-    share = f"{right / asked:.4f} ({right} of {asked}"
-    if whole is None:
-        return f"{share})"
-    from policies import interval  # most measures have none: the rules need not be imported
-
-    low, high = interval(right, asked, whole)
-    return f"{share} drawn from {whole}; 95 % within {low:.4f} to {high:.4f})"
 
 
 def lines(seen: View) -> Iterator[tuple[str, object]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from daemon.cli.fact_view import evidence_lines
 from daemon.store import Store, facts
 from daemon.store.facts import Evidence, Fact
-from policies import BELIEVED
+from policies.conflict import BELIEVED
 
 MOST = 5  #: pieces of evidence, duplicates and rivals that are shown; `e` shows all
 

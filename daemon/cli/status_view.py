@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime
 
-from daemon.cli.release_view import measure_line
+from daemon.measured import Measured
 from daemon.observe.pulse import Work
 from daemon.render import ago, span, times
 from daemon.status import SourceHealth, Status
 from daemon.store.shards import Shard
 from ingest.urls import host
+from policies.sampling import interval
 
 
 def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
@@ -131,6 +132,18 @@ def gate_lines(status: Status) -> Iterator[tuple[str, object]]:
     yield "last gate", f"release {last.number} {last.state}" + _because(last.reason)
     for name, measured in last.measures.items():
         yield f"  {name}", measure_line(measured)
+
+
+def measure_line(measured: Measured) -> str:
+    """Return a measure as ``0.9875 (158 of 160)``, a sample's with its 95 % interval."""
+    right, asked, whole = measured.right, measured.asked, measured.whole
+    if not asked:
+        return "not asked"
+    share = f"{right / asked:.4f} ({right} of {asked}"
+    if whole is None:
+        return f"{share})"
+    low, high = interval(right, asked, whole)
+    return f"{share} drawn from {whole}; 95 % within {low:.4f} to {high:.4f})"
 
 
 def _because(reason: str) -> str:

@@ -30,7 +30,7 @@ from ingest import (
     poll_document,
 )
 from ingest.formats import AUTO
-from policies import Quota
+from policies.quota import Quota
 
 LOAD_BUDGET_SECONDS = 1800.0  #: for a worker to start and load its model
 

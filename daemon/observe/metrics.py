@@ -27,7 +27,7 @@ from daemon.status import Status
 from daemon.store import Store, vitals
 from daemon.store.lifecycle import FACT_STATES
 from daemon.store.vitals import PollTally
-from policies import interval
+from policies.sampling import interval
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 HOLDS = ("ingest", "edit", "promote")

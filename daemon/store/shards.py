@@ -10,7 +10,7 @@ from daemon.store.database import Store
 
 if TYPE_CHECKING:
     from daemon.messages import ShardMade
-    from policies import ShardView
+    from policies.compaction import ShardView
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Shard:
     @property
     def view(self) -> ShardView:
         """What compaction looks at."""
-        from policies import ShardView  # status need not import the rules
+        from policies.compaction import ShardView  # status need not import the rules
 
         return ShardView(self.made_in, self.solved, self.live, self.fullness)
 

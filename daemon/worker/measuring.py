@@ -17,7 +17,7 @@ from daemon.measured import Measured
 from daemon.messages import Build, Built, FactText, Miss, Outcome
 from daemon.worker.probes import OF_FACTS, Probe, asked_of
 from daemon.worker.session import Session
-from policies import interval
+from policies.sampling import interval
 
 MISSES = 3  #: of each kind that are reported
 

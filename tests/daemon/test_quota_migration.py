@@ -13,7 +13,8 @@ from daemon.errors import IntegrityError
 from daemon.store import FILE, Store, facts
 from daemon.store.lifecycle import FACT_STATES
 from daemon.store.schema import APPLICATION_ID, M006_QUOTAS, MIGRATIONS
-from policies import Queue, Tier
+from policies.quota import Queue
+from policies.trust import Tier
 
 BEFORE = MIGRATIONS.index(M006_QUOTAS)
 #: states that facts could be in before

@@ -17,7 +17,8 @@ from daemon.store import Store, facts
 from daemon.store.lifecycle import FACT_STATES
 from daemon.triage import Triage, approve
 from ingest import Candidate
-from policies import State, Tier, decide
+from policies.approval import State, decide
+from policies.trust import Tier
 
 READ = "reader-local/1:demo"
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from policies import State, Tier, decide, passes_for, risks
+from policies.approval import State, decide, passes_for, risks
+from policies.trust import Tier
 
 AUTO = frozenset({Tier.TRUSTED})
 

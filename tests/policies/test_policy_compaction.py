@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies import ShardView, due
-from policies.compaction import level
+from policies.compaction import ShardView, due, level
 
 #: as config.toml has them; the levels then begin at .5, 1/6, 1/18, 1/54, ...
 BOUNDS = {"most": 2, "max_dead_share": 0.5}

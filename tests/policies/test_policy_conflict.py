@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from policies import BELIEVED, Outcome, Standing, Tier, resolve
+from policies.conflict import BELIEVED, Outcome, Standing, resolve
+from policies.trust import Tier
 
 OLD, NEW = datetime(2020, 1, 1, tzinfo=UTC), datetime(2021, 1, 1, tzinfo=UTC)
 

@@ -4,15 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies import (
-    FactResult,
-    GateOutcome,
-    Measure,
-    Thresholds,
-    blamed_facts,
-    failing_facts,
-    judge,
-)
+from policies.gate import FactResult, Measure, Thresholds, blamed_facts, failing_facts, judge
+from policies.gate import Outcome as GateOutcome
 
 GOOD = {
     "reliability": (98, 100),

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies import Drop, Queue, Quota, Quotas, Tier, drops, over_day, room
+from policies.quota import Drop, Queue, Quota, Quotas, drops, over_day, room
+from policies.trust import Tier
 
 TRUSTED, NORMAL, UNTRUSTED = Tier.TRUSTED, Tier.NORMAL, Tier.UNTRUSTED
 

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import policies
-from policies import ReleaseView, prunable
+from policies.retention import ReleaseView, prunable
 
 STATES = ["promoted", "previous", "refused", "building", "candidate", "verified", "retired"]
 
@@ -50,8 +49,3 @@ def test_pruning_never_touches_what_is_needed_and_keeps_enough(releases, keep):
             assert one in left
     newest = sorted((one.number for one in releases if one.number), reverse=True)[:keep]
     assert not gone & set(newest)
-
-
-def test_every_public_name_of_policies_exists():
-    for name in policies.__all__:
-        assert hasattr(policies, name)

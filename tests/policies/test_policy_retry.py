@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 
-from policies import wait_after
+from policies.retry import wait_after
 
 TEN = timedelta(minutes=10)
 

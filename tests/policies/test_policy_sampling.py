@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policies import interval
+from policies.sampling import interval
 
 Z = 1.959963984540054  # 97.5 % of the standard normal distribution lie below
 
