@@ -10,6 +10,8 @@ from daemon.releases import Release
 from daemon.store import Store, timestamp
 
 CHECKED = "release.check"
+#: how the reason of a rollback begins that a failed check is the cause of
+REASON = "on probation: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +44,12 @@ def times(store: Store, release: Release) -> list[datetime]:
 def watched(store: Store, release: Release, now: datetime) -> Watched | None:
     """Return how far the promoted release's probation is; None when it is on none."""
     found = _since_promotion(store, release)
-    until = json.loads(found[-1][1]).get("until") if found else None
+    results = [json.loads(data) for _, data in found]
+    until = results[-1].get("until") if results else None
     if until is None or now > datetime.fromisoformat(until):
         return None
-    return Watched(datetime.fromisoformat(until), len(found))
+    passed = sum(result["failed"] is None for result in results)
+    return Watched(datetime.fromisoformat(until), passed)
 
 
 def _since_promotion(store: Store, release: Release) -> list[tuple[str, str]]:

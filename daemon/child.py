@@ -20,7 +20,7 @@ from typing import IO, Protocol, TypeVar
 
 from pydantic import ValidationError
 
-from daemon.deaths import WorkerError, death, log_size
+from daemon.deaths import TIMEOUT, WorkerError, death, log_size
 from daemon.memory import held_mb, offer_to_the_kernel
 from daemon.messages import ALIVE, AT_WORK, Envelope, Failed, Progress, Reply, ReplyLine, Request
 
@@ -221,7 +221,7 @@ class _Watch:
         if self._should_stop.is_set():
             return "worker.stopped", "the daemon is stopping"
         if now > self._begun + self._budget:
-            return "worker.timeout", f"the worker overran its {self._budget:.0f} s"
+            return TIMEOUT, f"the worker overran its {self._budget:.0f} s"
         if now > max(self._begun, self._pulse.at) + limits.silence_seconds:
             silence = f"{limits.silence_seconds:.0f} s"
             return "worker.silent", f"the worker hangs: nothing was heard of it for {silence}"

@@ -19,9 +19,13 @@ import os
 import signal
 from pathlib import Path
 
-from daemon.errors import WisedError
+from daemon.errors import TimedOut, WisedError
+from daemon.secrets import without_secrets
 
 TAIL_BYTES = 2000  #: of the worker's last words that are looked through for an error
+
+
+TIMEOUT = "worker.timeout"
 
 
 class WorkerError(WisedError):
@@ -32,6 +36,8 @@ class WorkerError(WisedError):
     ) -> None:
         super().__init__(message, hint)
         self.code = code
+        if code == TIMEOUT:
+            self.exit_code = TimedOut.exit_code
         #: the models were loaded, so what was asked may be why it failed
         self.is_at_work = is_at_work
 
@@ -71,4 +77,4 @@ def _last_line(log: Path, since: int) -> str:
     with log.open("rb") as file:
         file.seek(max(since, file.seek(0, os.SEEK_END) - TAIL_BYTES))
         tail = file.read().decode("utf-8", "replace").strip()
-    return tail.splitlines()[-1] if tail else "no last words"
+    return without_secrets(tail.splitlines()[-1]) if tail else "no last words"

@@ -6,46 +6,20 @@ Contains no set-up and no files; the processors are structlog's.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from daemon.log_events import LIBRARY
 from daemon.render import safe_text
-from ingest.urls import redact
+from daemon.secrets import HIDDEN, names_a_secret, without_secrets
 
 MAX_FIELD_BYTES = 8192
 MAX_FIELDS = 64
 MAX_DEPTH = 4  #: of lists and tables in a field
-HIDDEN = "***"
 #: keys that come first, in this order
 FIRST = ("at", "level", "event")
 
-_SECRET = r"(?:tokens?|secrets?|passwords?|passwd|pwd|api[_-]?keys?|access[_-]?keys?|credentials?)"
-_IS = r"[\"']?\s*[=:]\s*[\"']?"
-_SECRET_KEY = re.compile(rf"(?:^|[_.-]){_SECRET}$|^(?:set-)?cookie$|authorization$", re.IGNORECASE)
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]{1,15}://[^\s\"'<>]+", re.IGNORECASE)
-#: (what, what stays of it): the secret is what comes after the group
-_PATTERNS = (
-    re.compile(r"(\b(?:bearer|basic)\s+)[A-Za-z0-9+/._~-]{6,}=*", re.IGNORECASE),
-    re.compile(
-        rf"(\b(?:[a-z0-9]+[_-])?{_SECRET}[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,;]+", re.IGNORECASE
-    ),
-    re.compile(r"(\bauthorization[\"']?\s*[=:]\s*[\"']?)[^\s\"',;]+", re.IGNORECASE),
-    re.compile(r"\b(hf_|gh[opsu]_|github_pat_|glpat-|sk-|xox[abpr]-|AKIA)[A-Za-z0-9_-]{8,}"),
-    re.compile(r"\b(eyJ)[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*"),
-    re.compile(r"(-----BEGIN [A-Z ]*PRIVATE KEY-----).*?(?:-----END|$)", re.DOTALL),
-)
-
 Fields = dict[str, Any]
-
-
-def without_secrets(text: str) -> str:
-    """Return a text with the passwords, tokens, keys and URL secrets in it hidden."""
-    text = _URL.sub(lambda found: redact(found[0]), text)
-    for pattern in _PATTERNS:
-        text = pattern.sub(rf"\g<1>{HIDDEN}", text)
-    return text
 
 
 def bounded(text: str, limit: int = MAX_FIELD_BYTES) -> str:
@@ -89,7 +63,7 @@ def _name(key: object) -> str:
 
 
 def _field(key: str, value: object, depth: int = 0) -> object:
-    if isinstance(value, (str, bytes)) and _SECRET_KEY.search(key):
+    if isinstance(value, (str, bytes)) and names_a_secret(key):
         return HIDDEN
     if key == "exception":
         return _clean(str(value), multiline=True)

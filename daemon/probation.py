@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
-from daemon import checks, recorded, releases
-from daemon.child import WorkerError
+from daemon import checks, command, recorded, releases
+from daemon.child import ShouldStop, WorkerError
 from daemon.config import Config
+from daemon.errors import Conflict, IntegrityError, NotFound, Refused
+from daemon.patience import GivenUp
 from daemon.recorded import AskPrompts
 from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store
 from policies.probation import Probation
-
-SAID_CHARS = 300  #: of a command's last words
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +32,7 @@ class Checked:
     asked: int
     failed: str | None  #: why the release had to go; None when it stays
     back_to: int | None = None  #: the release that answers instead
+    stuck: str | None = None  #: why the one before can't answer, so that this one still does
 
 
 def rule(config: Config) -> Probation:
@@ -44,7 +43,12 @@ def rule(config: Config) -> Probation:
 
 
 def check(
-    state: State, store: Store, config: Config, ask: AskPrompts, now: datetime
+    state: State,
+    store: Store,
+    config: Config,
+    ask: AskPrompts,
+    should_stop: ShouldStop,
+    now: datetime,
 ) -> Checked | None:
     """Check the promoted release if that is due; None when it is not, or can't be now.
 
@@ -60,27 +64,41 @@ def check(
         return None
     try:
         same, asked = _ask_again(state, release, config, ask, seed=len(before))
+        failed = _too_few(config, same, asked)
+        failed = failed or _command(config, release, state, should_stop)
     except WorkerError as error:
         if error.is_stop:
             raise
         return None
-    failed = _why(config, release, state, same, asked)
+    except GivenUp:
+        return None
+    back, stuck = (None, None) if failed is None else _go_back(state, store, failed, now)
     with store.write():
+        if stuck is not None:  # else the next release would be built upon one that failed
+            why = f"{checks.REASON}{failed}; the release before can't answer: {stuck}"
+            releases.hold(store, "promote", why, now)
         checks.record(store, release, same, asked, failed, until, now)
-    if failed is None:
-        return Checked(release.number, same, asked, None)
-    back = releases.rollback(state, store, None, now, f"on probation: {failed}")
-    return Checked(release.number, same, asked, failed, back)
+    return Checked(release.number, same, asked, failed, back, stuck)
+
+
+def _go_back(
+    state: State, store: Store, failed: str, now: datetime
+) -> tuple[int | None, str | None]:
+    """Return the release that answers from now on, or why none can."""
+    try:
+        return releases.rollback(state, store, None, now, f"{checks.REASON}{failed}"), None
+    except (Conflict, IntegrityError, NotFound, Refused) as error:
+        return None, str(error)
+
+
+def _too_few(config: Config, same: int, asked: int) -> str | None:
+    if rule(config).is_failed(same, asked):
+        return f"{same} of {asked} probes are answered as recorded"
+    return None
 
 
 def _is_on(store: Store, release: Release) -> bool:
     return release.parent is not None and "promote" not in releases.holds(store)
-
-
-def _why(config: Config, release: Release, state: State, same: int, asked: int) -> str | None:
-    if rule(config).is_failed(same, asked):
-        return f"{same} of {asked} probes are answered as recorded"
-    return _command(config, release, state)
 
 
 def _ask_again(
@@ -96,7 +114,7 @@ def _ask_again(
     return same, size
 
 
-def _command(config: Config, release: Release, state: State) -> str | None:
+def _command(config: Config, release: Release, state: State, should_stop: ShouldStop) -> str | None:
     """Run the operator's command; return why it failed, None when it did not or there is none."""
     section = config.probation
     if not section.command:
@@ -106,21 +124,4 @@ def _command(config: Config, release: Release, state: State) -> str | None:
         "WISED_STATE": str(state.folder.resolve()),
         "WISED_RELEASE": str(release.number),
     }
-    name = Path(section.command[0]).name
-    try:
-        done = subprocess.run(
-            section.command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=section.command_seconds,
-        )
-    except subprocess.TimeoutExpired:
-        return f"{name} did not end within {section.command_seconds:g} s"
-    except OSError as error:
-        return f"{name} can't be run: {error.strerror}"
-    if done.returncode == 0:
-        return None
-    last = done.stderr[-4 * SAID_CHARS :].decode(errors="replace").strip().rpartition("\n")[2]
-    return f"{name} ended with {done.returncode}: {last[:SAID_CHARS]}".rstrip(": ")
+    return command.failure(section.command, environment, section.command_seconds, should_stop)

@@ -8,8 +8,9 @@ from typing import Any
 from daemon.config import Config
 from daemon.errors import Conflict
 
-#: sections that stay as they are for a daemon's life: the releases were made for that model
-FIXED = ("model",)
+#: sections that stay as they are for a daemon's life: the releases were made for that model, and
+#: who scrapes or collects looks where the figures were
+FIXED = ("model", "metrics")
 
 
 def changed(old: Config, new: Config) -> tuple[str, ...]:

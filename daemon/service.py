@@ -201,16 +201,20 @@ class Service:
 
     def _check_promoted(self) -> None:
         """Look at a release on probation; it may give way to the one before."""
-        found = probation.check(self.state, self.store, self.config, self._ask, now())
+        should_stop = Watched(self.pulse, self.asked)
+        found = probation.check(self.state, self.store, self.config, self._ask, should_stop, now())
         if found is None:
             return
-        fields = {"release": found.release, "same": found.same, "asked": found.asked}
+        fields: dict[str, object] = {"release": found.release}
+        fields |= {"same": found.same, "asked": found.asked}
         if found.failed is None:
             self.log.info("release.checked", **fields)
+            return
+        fields["reason"] = found.failed
+        if found.stuck is None:
+            self.log.error("release.rolled_back", **fields, back_to=found.back_to)
         else:
-            self.log.error(
-                "release.rolled_back", **fields, back_to=found.back_to, reason=found.failed
-            )
+            self.log.error("release.not_rolled_back", **fields, error=found.stuck)
 
     def _cycle(self) -> Done | None:
         """Run a cycle; what one leaves that a full disk breaks off is tidied before the next."""
@@ -305,7 +309,7 @@ def run(state: State, *, once: bool = False, stages: frozenset[str] = STAGES) ->
         log = status_log.setup(state.logs, config.log)
         service = Service(state, store, config, log, asked)
         loop = Loop(service, asked, stages, log, now)
-        watch = (state, config.metrics, log, service.pulse, lambda: asked.to_drain, os.environ)
+        watch = (state, config.metrics, log, service.pulse, asked, os.environ)
         with closing(status_log), observed(*watch):
             try:
                 service.start()

@@ -163,7 +163,8 @@ def init(folder: Path, now: datetime, config_text: str | None = None) -> State:
 
     state = State(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for path in (state.releases, state.logs):
+    # tmp: where the unit and the image point TMPDIR, and a mounted folder has to have it.
+    for path in (state.releases, state.logs, folder / "tmp"):
         path.mkdir(exist_ok=True, mode=0o700)
     if not state.config_file.exists():
         text = config_text or config.default_file().read_text("utf-8")

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from daemon import attempts, checks, quotas, releases, schedule
 from daemon.attempts import Waiting
@@ -24,6 +25,8 @@ from ingest import Names, redact, same_object
 FAILING_FROM = 3
 DISPUTES_TOLD = 5  #: slots with several answers that a problem line each is given to
 MAX_STATUS_BYTES = 4_000_000  #: of `status.json` that is looked at
+#: a running daemon writes `status.json` every few seconds; without a word for longer it hangs
+SILENT_SECONDS = 120.0
 #: states of facts that are on their way into a release
 WAITING = ("received", "pending", "conflicting", "quarantined", "approved")
 #: marked entries; those of removed sources are never read
@@ -52,6 +55,14 @@ class SourceHealth:
 
 
 @dataclass(frozen=True, slots=True)
+class Word:
+    """What a daemon says of itself."""
+
+    work: Work | None = None  #: what it does now; None when it waits
+    trouble: tuple[str, ...] = ()  #: why it is not ready for work; empty when it is
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """The service at one moment."""
 
@@ -69,14 +80,15 @@ class Status:
     dropped: tuple[Dropped, ...]  #: facts over a quota in the last 24 hours, by source and quota
     unread: int  #: entries that a language model is still to read
     disputes: tuple[tuple[Fact, ...], ...]  #: promoted facts of one slot that say different things
-    work: Work | None  #: what the daemon does now; None when it waits or doesn't run
+    word: Word  #: of the daemon; an empty one when it doesn't run
     waiting: tuple[Waiting, ...] = ()  #: batches that failed and are tried again, the next first
     probation: Watched | None = None  #: of the release that answers; None when it is on none
 
     @property
     def problems(self) -> tuple[str, ...]:
         """Return what makes the service unhealthy; empty when nothing does."""
-        found = [
+        found = [f"the daemon: {why}" for why in self.word.trouble]
+        found += [
             f"source {s.name} failed {s.failures} times in a row"
             for s in self.sources
             if s.state == "active" and s.failures >= FAILING_FROM
@@ -99,11 +111,11 @@ def _dispute(one: tuple[Fact, ...]) -> str:
 def read(state: State, store: Store, now: datetime) -> Status:
     """Read how the service stands; ``store`` may be open read-only."""
     daemon = state.daemon()
-    return collect(store, daemon, _work(state) if daemon is not None else None, now)
+    return collect(store, daemon, _word(state, now) if daemon is not None else Word(), now)
 
 
-def collect(store: Store, daemon: str | None, work: Work | None, now: datetime) -> Status:
-    """Read how the service stands where it is known who holds the lock and what that does."""
+def collect(store: Store, daemon: str | None, word: Word, now: datetime) -> Status:
+    """Read how the service stands where it is known who holds the lock and what that says."""
     every = releases.newest_first(releases.all_releases(store))
     current, holds = releases.promoted(store), releases.holds(store)
     return Status(
@@ -121,7 +133,7 @@ def collect(store: Store, daemon: str | None, work: Work | None, now: datetime) 
         dropped=quotas.since(store, now - quotas.DAY),
         unread=_count(store, UNREAD),
         disputes=tuple(_disputes(store)),
-        work=work,
+        word=word,
         waiting=tuple(attempts.waiting(store)),
         probation=None if "promote" in holds else checks.watched(store, current, now),
     )
@@ -140,16 +152,27 @@ def _agree(names: Names, one: Fact, other: Fact) -> bool:
     return same_object(names.said(one.subject, one.object), names.said(one.subject, other.object))
 
 
-def _work(state: State) -> Work | None:
-    """Return what the running daemon wrote of itself; None when that is missing or unreadable."""
+def _word(state: State, now: datetime) -> Word:
+    """Return what the running daemon wrote of itself, and whether it has fallen silent."""
+    last, word = datetime.fromtimestamp(state.lock_file.stat().st_mtime, UTC), Word()
     try:
         with state.status_file.open("rb") as file:
-            found = json.loads(file.read(MAX_STATUS_BYTES))["work"]
-        since = datetime.fromisoformat(found["since"]).astimezone(UTC)
-        done, total = int(found["done"]), int(found["total"])
-        return Work(str(found["stage"]), since, str(found["doing"]), done, total)
+            found = json.loads(file.read(MAX_STATUS_BYTES))
+        last = max(last, datetime.fromisoformat(found["at"]))
+        word = Word(_work(found["work"]), tuple(str(why) for why in found["daemon"]["trouble"]))
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        pass  # missing or damaged: then only its age counts
+    if (silent := (now - last).total_seconds()) > SILENT_SECONDS:
+        return Word(None, (f"it has written nothing for {silent / 60:.0f} min: it hangs",))
+    return word
+
+
+def _work(found: Any) -> Work | None:
+    if found is None:
         return None
+    since = datetime.fromisoformat(found["since"]).astimezone(UTC)
+    done, total = int(found["done"]), int(found["total"])
+    return Work(str(found["stage"]), since, str(found["doing"]), done, total)
 
 
 def _count(store: Store, sql: str, release: Release | None = None) -> int:

@@ -23,8 +23,12 @@ def document(status: Status, now: datetime) -> dict[str, object]:
         "at": times(now),
         "healthy": not status.problems,
         "problems": status.problems,
-        "daemon": {"running": status.daemon is not None, "holder": status.daemon},
-        "work": _work(status.work),
+        "daemon": {
+            "running": status.daemon is not None,
+            "holder": status.daemon,
+            "trouble": status.word.trouble,
+        },
+        "work": _work(status.word.work),
         "release": {
             "number": current.number,
             "facts": status.held,

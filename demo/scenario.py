@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import shlex
@@ -20,9 +19,9 @@ from typing import Any
 
 from daemon import releases
 from daemon.child import Worker
-from daemon.errors import Conflict, WisedError
+from daemon.errors import Conflict, Unhealthy, WisedError
 from daemon.messages import Answers, Ask, Said
-from daemon.render import safe_text
+from daemon.render import print_json, safe_text
 from daemon.state import State, init
 from daemon.store import Store, facts
 from daemon.store.facts import Fact
@@ -76,8 +75,11 @@ def run(folder: Path | None, json_only: bool) -> int:
         log = place / "corrections.jsonl"
         log.write_text(told.log, "utf-8")
         summary = _play(demo, told, url, log)
-    print(json.dumps(summary) if json_only else _closing(demo, summary))
-    return 1 if demo.broken else 0
+    if json_only:
+        print_json(summary)
+    else:
+        print(_closing(demo, summary))
+    return Unhealthy.exit_code if demo.broken else 0
 
 
 def _play(demo: Demo, told: story.Story, url: str, log: Path) -> dict[str, Any]:

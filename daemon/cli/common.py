@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
+import os
+import pwd
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 STATE_VARIABLE = "WISED_STATE"
 MAX_REASON_CHARS = 500
+MAX_SHOWN = 1_000_000  #: that a list can be asked for
 _UNIT_SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -48,10 +50,11 @@ def now() -> datetime:
 
 def actor() -> str:
     """Return who acts, for the audit log: ``operator:`` and the user's name."""
+    user = os.getuid()  # not $LOGNAME, which anyone can set
     try:
-        return f"operator:{getpass.getuser()}"
-    except (OSError, KeyError):  # a container's user may have no name
-        return "operator:unknown"
+        return f"operator:{pwd.getpwuid(user).pw_name}"
+    except KeyError:  # a container's user may have no name
+        return f"operator:uid {user}"
 
 
 def place(context: typer.Context) -> State:
@@ -84,15 +87,16 @@ def moment(text: str) -> datetime:
 
     Raises UsageError.
     """
-    if match := re.fullmatch(r"([0-9]{1,6}) ?(s|min|m|h|d)", text.strip()):
-        return now() - timedelta(seconds=int(match[1]) * _UNIT_SECONDS[match[2]])
+    match = re.fullmatch(r"([0-9]{1,6}) ?(s|min|m|h|d)", text.strip())
     try:
+        if match:
+            return now() - timedelta(seconds=int(match[1]) * _UNIT_SECONDS[match[2]])
         found = datetime.fromisoformat(text)
-    except ValueError as error:
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise UsageError(
             f"{text!r} is no time", hint="write 2026-01-31, 2026-01-31T12:00Z, 90 min, 7 d"
         ) from error
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 def reason_or(text: str, default: str) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from daemon.cli.common import Json, place, reading
 from daemon.render import fields, note, print_json, say, table
+from daemon.secrets import HIDDEN, names_a_secret, without_secrets
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -29,7 +30,7 @@ def show(context: typer.Context, as_json: Json = False) -> None:
     Example: wised config show
     """
     effective = place(context).config()
-    settings = list(_settings(effective, ""))
+    settings = [(key, _hidden(key, held), why) for key, held, why in _settings(effective, "")]
     if as_json:
         documents = [{"key": k, "value": v, "from": origin} for k, v, origin in settings]
         print_json({"settings": documents})
@@ -38,6 +39,17 @@ def show(context: typer.Context, as_json: Json = False) -> None:
         ("key", "value", "from"),
         ((k, json.dumps(v, ensure_ascii=False), origin) for k, v, origin in settings),
     )
+
+
+def _hidden(key: str, value: Any) -> Any:
+    """Return a setting's value as it may be shown: commands and URLs may have secrets in them."""
+    if isinstance(value, str):
+        return HIDDEN if value and names_a_secret(key) else without_secrets(value)
+    if isinstance(value, (list, tuple)):
+        return [_hidden(key, one) for one in value]
+    if isinstance(value, dict):
+        return {name: _hidden(str(name), one) for name, one in value.items()}
+    return value
 
 
 def _settings(section: BaseModel, prefix: str) -> Iterator[tuple[str, Any, str]]:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from daemon.cli.common import (
+    MAX_SHOWN,
     DryRun,
     Json,
     Reason,
@@ -49,7 +50,9 @@ def list_facts(
             "--subject", metavar="TEXT", help="Part of the subject, or another name of it."
         ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=MAX_SHOWN, help="At most so many.")
+    ] = 50,
     after: Annotated[
         str, typer.Option("--after", metavar="ID", help="Only facts stored later.")
     ] = "0",

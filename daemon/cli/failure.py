@@ -6,7 +6,7 @@ import re
 import sqlite3
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import typer
 
@@ -35,6 +35,10 @@ def report(error: Exception, arguments: Sequence[str]) -> int:
     failure = _failure(error)
     if failure is None:
         raise error
+    from daemon.secrets import without_secrets  # few commands fail
+
+    # An argument that is repeated may be a URL with a password in it.
+    failure = replace(failure, message=without_secrets(failure.message))
     if _wants_json(arguments):
         document = {
             "code": failure.code,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.common import Json, moment, reading
+from daemon.cli.common import MAX_SHOWN, Json, moment, reading
 from daemon.render import fields, print_json, safe_json, table
 
 app = typer.Typer(name="audit", help="The append-only audit log.")
@@ -36,7 +36,9 @@ def verify(context: typer.Context, as_json: Json = False) -> None:
 @app.command("list")
 def list_events(
     context: typer.Context,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=MAX_SHOWN, help="At most so many.")
+    ] = 20,
     subject: Annotated[
         str | None, typer.Option("--subject", metavar="KIND:ID", help="Only of it, as fact:12.")
     ] = None,

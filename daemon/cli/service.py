@@ -21,7 +21,7 @@ from daemon.cli.common import (
     reason_or,
     show_changes,
 )
-from daemon.errors import Unhealthy, UsageError
+from daemon.errors import NotRunning, TimedOut, Unhealthy, UsageError
 from daemon.render import fields, note, print_json, say
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def stop(
     until = time.monotonic() + timeout
     while state.daemon() is not None:
         if time.monotonic() >= until:
-            raise Unhealthy(f"pid {pid} still runs", hint="wised stop --now; or a longer --timeout")
+            raise TimedOut(f"pid {pid} still runs", hint="wised stop --now; or a longer --timeout")
         time.sleep(0.1)
     _stopped(pid, "stopped", dry_run, as_json)
 
@@ -155,7 +155,7 @@ def _stopped(pid: int, result: str, dry_run: bool, as_json: bool) -> None:
 def status(
     context: typer.Context,
     check: Annotated[
-        bool, typer.Option("--check", help="Exit 6 when the service is unhealthy.")
+        bool, typer.Option("--check", help="Exit 7 when no daemon runs, 6 when it is unhealthy.")
     ] = False,
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on until interrupted, on one live screen.")
@@ -187,6 +187,8 @@ def status(
         print_json(status_document.document(seen, moment))
     else:
         fields(status_view.lines(seen, moment))
+    if check and seen.daemon is None:
+        raise typer.Exit(NotRunning.exit_code)
     if check and seen.problems:
         raise typer.Exit(Unhealthy.exit_code)
 

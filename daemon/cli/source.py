@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daemon.cli.common import (
+    MAX_SHOWN,
     DryRun,
     Json,
     Reason,
@@ -278,7 +279,9 @@ def test(
             "--format", metavar="auto|NAME", help="Default: the source's own, or told by the keys."
         ),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Facts to show.")] = 20,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=MAX_SHOWN, help="Facts to show.")
+    ] = 20,
     as_json: Json = False,
 ) -> None:
     """Read a source from its start and show the facts it would bring; store nothing.

@@ -19,8 +19,8 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
     """Yield the status as named lines, the most urgent first."""
     yield "health", status.problems or "ok"
     yield "daemon", f"running ({status.daemon})" if status.daemon is not None else "not running"
-    if status.work is not None:
-        yield "doing", work_line(status.work, now)
+    if status.word.work is not None:
+        yield "doing", work_line(status.word.work, now)
     yield "release", release_line(status, now)
     yield from probation_lines(status)
     if status.shards:

@@ -82,7 +82,7 @@ def _screen(state: State, period_seconds: float) -> None:
         while True:
             at = now()
             seen = _look(state, at)
-            left = pace.seconds_left(seen.work, at)
+            left = pace.seconds_left(seen.word.work, at)
             live.update(drawn(seen, at, left), refresh=True)
             time.sleep(period_seconds)
 
@@ -96,7 +96,7 @@ def drawn(seen: Status, at: datetime, seconds_left: float | None) -> RenderableT
     return Group(
         title,
         _pairs(_head(seen, at)),
-        *_work(seen.work, at, seconds_left),
+        *_work(seen.word.work, at, seconds_left),
         Rule(styled("queue"), align="left"),
         _queue(seen, at),
         Rule(styled("sources"), align="left"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,11 +21,12 @@ from daemon.errors import UsageError, WisedError
 from daemon.observe import files, health
 from daemon.observe.health import Health
 from daemon.observe.notify import Notifier
-from daemon.observe.pulse import Pulse, Vital, Work
+from daemon.observe.pulse import Pulse, Vital
 from daemon.observe.server import Endpoint, Page
 from daemon.render import SCHEMA_VERSION, safe_json
+from daemon.signals import Asked
 from daemon.state import State
-from daemon.status import Status
+from daemon.status import Status, Word
 from daemon.store import Store, vitals
 
 TICK_SECONDS = 1.0
@@ -50,16 +51,17 @@ class Observer:
         settings: Metrics,
         log: Any,
         pulse: Pulse,
-        is_stopping: Callable[[], bool],
+        asked: Asked,
         notifier: Notifier,
     ) -> None:
         self._state, self._settings, self._log = state, settings, log
-        self._pulse, self._is_stopping, self._notifier = pulse, is_stopping, notifier
+        self._pulse, self._asked, self._notifier = pulse, asked, notifier
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="observer", daemon=True)
         self._due: dict[str, float] = {}
         self._seen: Status | None = None
         self._data_version = -1
+        self._unwritten = False  #: the last try to write it down failed
         self._told = ""  #: the status line that systemd has
         self._told_ready = self._withheld = False
         self._trouble: str | None = "not looked at yet"
@@ -67,6 +69,7 @@ class Observer:
         self._tallies: Any = None
         self._metrics = ""
         self._endpoint: Endpoint | None = None
+        self._textfile_fails = False
 
     def start(self) -> None:
         """Open the port and begin to look; raises UsageError when the port can't be had."""
@@ -157,17 +160,20 @@ class Observer:
         version = store.connection.execute("PRAGMA data_version").fetchone()[0]
         has_aged = self._is_due("refresh", REFRESH_SECONDS)
         is_old = self._is_due("collect", COLLECT_SECONDS) or version != self._data_version
-        if is_old or self._seen is None or self._seen.work != vital.work:
+        word = Word(vital.work, health.of(vital, None).reasons)
+        if is_old or self._seen is None or self._seen.word != word:
             with self._soon_again("collect"):
-                self._seen = self._collect(store, vital.work)
+                self._seen = self._collect(store, word)
             self._data_version = version
-        elif not has_aged:
+        elif not has_aged and not self._unwritten:
             return
+        self._unwritten = True
         self._write_status(self._seen)
         self._render(store, self._seen, vital)
+        self._unwritten = False
 
-    def _collect(self, store: Store, work: Work | None) -> Status:
-        return status.collect(store, self._state.daemon(), work, datetime.now(UTC))
+    def _collect(self, store: Store, word: Word) -> Status:
+        return status.collect(store, self._state.daemon(), word, datetime.now(UTC))
 
     @contextmanager
     def _soon_again(self, what: str) -> Iterator[None]:
@@ -196,8 +202,17 @@ class Observer:
         figures = metrics.read(self._state, store, now, seen, self._tallies, vital.beats)
         self._metrics = metrics.text(figures)
         if write:
-            with self._soon_again("textfile"):
-                files.replace(Path(textfile), self._metrics, 0o644)
+            self._write_textfile(Path(textfile))
+
+    def _write_textfile(self, path: Path) -> None:
+        """Replace the collector's file; that it can't be written keeps the daemon from nothing."""
+        try:
+            files.replace(path, self._metrics, 0o644)
+            self._textfile_fails = False
+        except OSError as error:
+            if not self._textfile_fails:
+                self._log.error("textfile.failed", path=str(path), error=str(error))
+            self._textfile_fails = True
 
     def _speak(self) -> None:
         """Tell systemd what is new; ping it only while everything is well."""
@@ -205,11 +220,12 @@ class Observer:
         if vital.ready and not self._told_ready:
             self._notifier.ready()
             self._told_ready = True
-        stopping = self._ended.is_set() or self._is_stopping()
+        stopping = self._ended.is_set() or self._asked.to_drain
         if stopping and not vital.stopping:
             self._pulse.stopping()
             self._notifier.stopping()
-        takes_long = vital.is_loading or not vital.ready or stopping
+        # NOTE: a reload waits until the piece of work that goes on has ended.
+        takes_long = vital.is_loading or not vital.ready or stopping or self._asked.reload
         if takes_long and found.alive:  # one that is stuck gets no more time
             self._notifier.extend(EXTEND_SECONDS)
         self._tell_status(vital, found)
@@ -238,7 +254,7 @@ class Observer:
 
     def _say_stopped(self, store: Store) -> None:
         """Leave a `status.json` behind that doesn't claim that the daemon runs."""
-        self._write_status(status.collect(store, None, None, datetime.now(UTC)))
+        self._write_status(status.collect(store, None, Word(), datetime.now(UTC)))
 
 
 @contextmanager
@@ -247,11 +263,11 @@ def observed(
     settings: Metrics,
     log: Any,
     pulse: Pulse,
-    is_stopping: Callable[[], bool],
+    asked: Asked,
     environment: Mapping[str, str],
 ) -> Iterator[None]:
-    """Watch the daemon for the block; ``is_stopping`` tells whether it was asked to end."""
-    observer = Observer(state, settings, log, pulse, is_stopping, Notifier.of(environment))
+    """Watch the daemon for the block; ``asked`` tells what signals asked it for."""
+    observer = Observer(state, settings, log, pulse, asked, Notifier.of(environment))
     observer.start()
     try:
         yield

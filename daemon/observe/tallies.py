@@ -8,6 +8,7 @@ from bisect import bisect_left
 from collections import Counter
 from datetime import datetime
 
+from daemon import checks
 from daemon.store import Store
 
 #: upper bounds of the histogram of how long candidates took, in seconds
@@ -23,7 +24,7 @@ class Tallies:
     def __init__(self) -> None:
         self.edits: Counter[str] = Counter(dict.fromkeys(_EDITS.values(), 0))
         self.gate: Counter[str] = Counter(passed=0, refused=0, failed=0, overtaken=0)
-        self.rollbacks: Counter[str] = Counter(operator=0, integrity=0)
+        self.rollbacks: Counter[str] = Counter(operator=0, probation=0, integrity=0)
         self.edit_seconds = 0.0  #: of all candidates together
         self.edit_buckets = [0] * (len(EDIT_BUCKETS) + 1)  #: candidates by how long they took
         self._seq = 0
@@ -55,7 +56,7 @@ class Tallies:
     def _take(self, event: sqlite3.Row) -> None:
         action, number = event["action"].removeprefix("release."), event["number"]
         if action == "promote":
-            self._promoted(number, event["actor"])
+            self._promoted(number, event)
         elif event["kind"] == "emergency":
             return  # nothing was trained or judged
         elif action == "plan":
@@ -67,9 +68,9 @@ class Tallies:
         elif action == "refuse":
             self._refused(event)
 
-    def _promoted(self, number: int, actor: str) -> None:
+    def _promoted(self, number: int, event: sqlite3.Row) -> None:
         if number < self._answers:
-            self.rollbacks["operator" if actor.startswith("operator") else "integrity"] += 1
+            self.rollbacks[_cause(event)] += 1
         self._answers = number
 
     def _refused(self, event: sqlite3.Row) -> None:
@@ -89,3 +90,11 @@ class Tallies:
         seconds = max(0.0, (datetime.fromisoformat(at) - begun).total_seconds())
         self.edit_seconds += seconds
         self.edit_buckets[bisect_left(EDIT_BUCKETS, seconds)] += 1
+
+
+def _cause(event: sqlite3.Row) -> str:
+    """Return why an older release was promoted: the daemon's own ways are these two."""
+    if event["actor"].startswith("operator"):
+        return "operator"
+    is_watched = json.loads(event["data"])["reason"].startswith(checks.REASON)
+    return "probation" if is_watched else "integrity"

@@ -122,3 +122,8 @@ def test_a_refused_or_unknown_release_cannot_be_asked(state, worker):
     assert wised(state, "ask", "x", "--release", "2").code == 4
     assert wised(state, "ask", "x", "--release", "9").code == 3
     assert worker.asked == []
+
+
+def test_an_answer_that_does_not_come_in_time_is_a_timeout(state, worker):
+    worker.error = WorkerError("worker.timeout", "the worker overran its 5 s")
+    assert wised(state, "ask", "The capital of Chad is", "--timeout", "5").code == 8

@@ -163,6 +163,9 @@ def produced(state: State, code: int, monkeypatch: pytest.MonkeyPatch) -> Ran:
     if code == 7:
         with state.lock():
             return wised(state, "run", "--once", "--stages", "ingest")
+    if code == 6:
+        with state.lock():
+            return wised(state, "status", "--check")
     if code == 9:
         (state.releases / "000003" / "facts.jsonl").write_text("other")
         return wised(state, "release", "verify", "3")
@@ -177,7 +180,6 @@ def produced(state: State, code: int, monkeypatch: pytest.MonkeyPatch) -> Ran:
         3: ["fact", "show", "99"],
         4: ["release", "approve", "1"],
         5: ["source", "pause", "operator"],
-        6: ["status", "--check"],
         8: ["wait", "5", "--timeout", "0"],
         10: ["review"],
         130: ["status"],

@@ -1,4 +1,6 @@
 import json
+import os
+import pwd
 from datetime import timedelta
 
 import pytest
@@ -77,7 +79,8 @@ def test_a_fact_is_shown_with_evidence_history_rivals_and_releases(state):
     assert ["  quote", "capital is now Abéché"] in text
 
 
-def test_a_fact_by_hand_is_received_with_its_evidence_and_the_operators_name(state):
+def test_a_fact_by_hand_is_received_with_its_evidence_and_the_operators_name(state, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "someone-else")
     add = ("fact", "add", "Chad", "capital", "Abéché")
     ran = wised(state, *add, "--reason", "state radio")
     assert ran.rows[0] == ["fact 1", "received"]
@@ -86,7 +89,7 @@ def test_a_fact_by_hand_is_received_with_its_evidence_and_the_operators_name(sta
     assert shown["prompts"][1] == "The capital of Chad is"
     raw = json.loads(shown["evidence"][0]["raw"])
     assert (raw["object"], raw["reason"]) == ("Abéché", "state radio")
-    assert raw["actor"].startswith("operator:")
+    assert raw["actor"] == f"operator:{pwd.getpwuid(os.getuid()).pw_name}"
     source = wised(state, "source", "show", "operator", "--json").json["source"]
     assert (source["kind"], source["state"], source["tier"]) == ("log", "paused", "trusted")
     assert wised(state, *add).rows == [["fact 1", "already_received"]]

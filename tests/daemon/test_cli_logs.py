@@ -47,7 +47,8 @@ def test_only_lines_since_a_time_are_shown(state):
     assert numbers(wised(state, "logs", "--since", "2026-03-01T10:00:01Z", "--json")) == []
     assert numbers(wised(state, "logs", "--since", "90000 d", "--json")) == [0, 1, 2]
     assert wised(state, "logs", "--since", "5 min").err.endswith("nothing is logged that fits\n")
-    assert wised(state, "logs", "--since", "lately").code == 2
+    for wrong in ("lately", "999999 d", "0001-01-01T00:00+23:59"):
+        assert wised(state, "logs", "--since", wrong).code == 2
 
 
 def test_lines_are_looked_for_in_rotated_files_too(state):

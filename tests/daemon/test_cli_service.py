@@ -1,12 +1,14 @@
 import json
+import stat
+import subprocess
 import sys
 import types
 
 import pytest
-from cli_world import Ran, add_source, dump, new_state, wised
+from cli_world import NOW, Ran, add_source, dump, new_state, wised
 
 from daemon import __version__, cli
-from daemon.state import State
+from daemon.state import State, init
 
 
 @pytest.fixture
@@ -30,6 +32,7 @@ def test_init_makes_a_state_and_leaves_an_existing_one_alone(tmp_path, capsys):
     said = capsys.readouterr()
     assert "initialised" in said.out
     assert f"wised -C {folder} run" in said.err
+    assert stat.S_IMODE((folder / "tmp").stat().st_mode) == 0o700
     config = folder / "config.toml"
     config.write_text(config.read_text("utf-8") + "\n# mine\n", "utf-8")
     before = dump(State(folder))
@@ -157,6 +160,55 @@ def failed(state, *arguments) -> Ran:
 def test_an_error_says_what_is_wrong_and_what_to_try(state):
     ran = failed(state, "fact", "show", "7")
     assert ran.err == "Error: no fact 7\nTry: wised fact list shows them\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("source", "show", "https://u:hunter2@example.org/x?token=hunter2"),
+        ("source", "add", "https://u:hunter2@example.org/x", "feed"),
+    ],
+)
+def test_an_error_does_not_repeat_the_password_of_a_url(state, words):
+    for line in (words, (*words, "--json")):
+        ran = wised(state, *line)
+        assert ran.code in (2, 3)
+        assert "example.org" in ran.err and "hunter2" not in ran.err + ran.out
+
+
+def test_the_configuration_is_shown_without_the_secrets_in_it(state):
+    command = (
+        """["curl", "-H", "Authorization: Bearer hunter2hunter2", "https://u:hunter2@host/"]"""
+    )
+    text = state.config_file.read_text("utf-8")
+    text = text.replace("[probation]\n", f"[probation]\ncommand = {command}\n")
+    state.config_file.write_text(text, "utf-8")
+    for line in (("config", "show"), ("config", "show", "--json")):
+        ran = wised(state, *line)
+        assert ran.code == 0
+        assert "curl" in ran.out and "hunter2" not in ran.out
+
+
+def test_a_daemon_that_does_not_end_in_time_is_a_timeout(state):
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True)"
+    script = f"{deaf}; time.sleep(60)"
+    sleeper = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    try:
+        sleeper.stdout.readline()
+        with state.lock():
+            host = state.lock_file.read_text().split(" on ")[1]
+            state.lock_file.write_text(f"pid {sleeper.pid} on {host}")
+            ran = wised(state, "stop", "--timeout", "0")
+    finally:
+        sleeper.kill()
+        sleeper.communicate()
+    assert ran.code == 8
+    assert "still runs" in ran.err
+
+
+def test_a_demo_in_a_folder_that_holds_a_state_is_a_conflict(tmp_path):
+    init(tmp_path / "state", NOW)
+    assert cli.run(["demo", "--keep", str(tmp_path)]) == 4
 
 
 def test_with_json_an_error_is_one_object_on_standard_error(state):

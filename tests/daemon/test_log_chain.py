@@ -13,7 +13,8 @@ from test_cli_escape import HOSTILE
 
 from daemon import log, log_files
 from daemon.config import Log
-from daemon.log_chain import MAX_FIELD_BYTES, bounded, without_secrets
+from daemon.log_chain import MAX_FIELD_BYTES, bounded
+from daemon.secrets import without_secrets
 
 CANARY = "c4n4ry-5ecret-7788"
 
@@ -75,6 +76,8 @@ def test_the_log_is_for_its_owner_alone(opened, tmp_path):
         f"https://example.org/#{CANARY}",
         f"Authorization: Bearer {CANARY}",
         f"Authorization: {CANARY}",
+        f"Authorization: Token {CANARY}",
+        f"WISED_READER_KEY={CANARY}",
         f"{{'authorization': 'Basic {CANARY}'}}",
         f"token={CANARY}; more",
         f"api_key = {CANARY}",
@@ -116,6 +119,8 @@ def test_a_field_named_like_a_secret_is_hidden_at_any_depth(opened, tmp_path, ke
         "release 12 was refused: reliability 0.97",
         "tokenizers and passwords are words",
         "the key of the token table",
+        "[wise] prefix_tokens: Input should be greater than 0",
+        "row.duplicate_key: a key occurs twice",
         "head of government: Ana Brnabić",
     ],
 )

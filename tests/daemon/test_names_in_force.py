@@ -272,7 +272,8 @@ def test_facts_whose_names_become_one_are_left_to_a_person(
     assert len(problems) == 1
     assert "'Thein Sein'" in problems[0] and "'Min Aung Hlaing'" in problems[0]
     assert "wised fact retract" in problems[0]
-    assert wised(state, "status", "--check").code == 6
+    with state.lock():
+        assert wised(state, "status", "--check").code == 6
     with store.write():
         store.transition("fact", one, "retract", LATER, "it was the other one")
     assert status.read(state, store, START).problems == ()

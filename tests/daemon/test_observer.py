@@ -21,6 +21,7 @@ from daemon.observe import pulse as pulses
 from daemon.observe.notify import Notifier
 from daemon.observe.observer import Observer
 from daemon.observe.pulse import Pulse
+from daemon.signals import Asked
 
 
 @pytest.fixture
@@ -48,10 +49,10 @@ def words(taken):
 
 def an_observer(state, pulse, watchdog=None, metrics=None, address=""):
     logger = Lines()
-    stop = threading.Event()
+    asked = Asked(30)
     notifier = Notifier(address, watchdog)
-    made = Observer(state, metrics or Metrics(), logger, pulse, stop.is_set, notifier)
-    return made, logger, stop
+    made = Observer(state, metrics or Metrics(), logger, pulse, asked, notifier)
+    return made, logger, asked
 
 
 class Lines(list):
@@ -65,10 +66,10 @@ class Lines(list):
 
 @contextmanager
 def running(state, pulse, **settings):
-    made, lines, stop = an_observer(state, pulse, **settings)
+    made, lines, asked = an_observer(state, pulse, **settings)
     made.start()
     try:
-        yield made, lines, stop
+        yield made, lines, asked
     finally:
         made.close()
 
@@ -252,16 +253,51 @@ def test_the_watchdog_does_not_hear_while_the_store_can_not_be_written(state, ma
 
 def test_stopping_is_told_when_it_is_asked_for_and_time_is_asked_for_too(state, manager):
     pulse = Pulse()
-    with running(state, pulse, address=manager.getsockname()) as (made, _, stop):
+    with running(state, pulse, address=manager.getsockname()) as (made, _, asked):
         pulse.ready()
         until(lambda: "READY=1" in words(manager))
-        stop.set()
+        asked.stop()
         time.sleep(1.5)
         said = words(manager)
         assert said.count("STOPPING=1") == 1
         assert "EXTEND_TIMEOUT_USEC=60000000" in said
         assert made.page("/readyz").body == "stopping\n"
         assert made.page("/livez").status == 200
+
+
+def test_a_reload_that_waits_for_the_work_to_end_asks_for_time(state, manager):
+    pulse = Pulse()
+    pulse.ready()
+    with running(state, pulse, address=manager.getsockname()) as (_, _, asked):
+        until(lambda: "READY=1" in words(manager))
+        assert not any(word.startswith("EXTEND") for word in words(manager))
+        asked.reload = True
+        until(lambda: any(word.startswith("EXTEND_TIMEOUT_USEC=") for word in words(manager)))
+
+
+def test_a_metrics_file_that_can_not_be_written_is_no_trouble_of_the_daemons(
+    state, manager, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(observers, "TEXTFILE_SECONDS", 0)
+    pulse = Pulse()
+    pulse.ready()
+    nowhere = Metrics(textfile=str(tmp_path / "none" / "wised.prom"))
+    made, lines, _ = an_observer(state, pulse, 3.0, nowhere, manager.getsockname())
+    made.start()
+    try:
+        until(lambda: "textfile.failed" in lines)
+        with pulse.during("edit"):
+            for done in range(20):
+                pulse.report("training", done, 20)
+                pulse.beat()
+                time.sleep(0.1)
+                words(manager)
+            pings = []
+            until(lambda: pings.extend(words(manager)) or "WATCHDOG=1" in pings)
+        assert made.page("/readyz").status == 200
+    finally:
+        made.close()
+    assert lines.count("textfile.failed") == 1 and "observer.failed" not in lines
 
 
 def test_loading_a_model_asks_for_time(state, manager):
@@ -339,7 +375,7 @@ def test_a_run_leaves_a_status_that_does_not_claim_to_run(state, capsys):
     before = threading.enumerate()
     assert service.run(state, once=True, stages=frozenset({"ingest"})) == 0
     found = document(state)
-    assert found["daemon"] == {"running": False, "holder": None}
+    assert found["daemon"] == {"running": False, "holder": None, "trouble": []}
     names = [json.loads(line)["event"] for line in (state.logs / log.FILE).read_text().splitlines()]
     assert names == ["daemon.ready", "daemon.stopped"]
     assert threading.enumerate() == before

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from world import Builder, Clock, add_fact, config, new_state, states
+from world import START, Builder, Clock, add_fact, config, new_state, states
 
 from daemon import probation, releases, status
 from daemon.checks import Watched
@@ -17,6 +18,7 @@ from daemon.config import Config
 from daemon.cycle import cycle
 from daemon.invariants import violations
 from daemon.messages import Answers, Ask, Build, Built, Said
+from daemon.signals import Asked
 from daemon.state import State
 from daemon.store import Store
 
@@ -62,13 +64,21 @@ def state(tmp_path: Path) -> State:
     return state
 
 
+GOES_ON = Asked(30)
+
+
 def look(
-    state: State, store: Store, settings: Config, model: object, minutes: float
+    state: State,
+    store: Store,
+    settings: Config,
+    model: object,
+    minutes: float,
+    asked: Asked = GOES_ON,
 ) -> probation.Checked | None:
     promoted = releases.promoted(store).promoted_at
     assert promoted is not None
     now = promoted + timedelta(minutes=minutes)
-    return probation.check(state, store, settings, model, now)  # type: ignore[arg-type]
+    return probation.check(state, store, settings, model, asked, now)  # type: ignore[arg-type]
 
 
 def test_a_release_that_answers_as_recorded_stays_and_is_looked_at_again(state: State) -> None:
@@ -162,6 +172,68 @@ def test_a_command_that_can_not_be_run_or_hangs_has_failed(
         found = look(state, store, settings, Model(), 1)
         assert found is not None and found.failed is not None and said in found.failed
         assert found.back_to == 1
+
+
+def test_what_a_command_leaves_in_the_background_is_no_failure(state: State) -> None:
+    command = ("/bin/sh", "-c", "sleep 3 & exit 0")
+    with state.store() as store:
+        began = time.monotonic()
+        found = look(state, store, watching(state, command=command, command_seconds=2), Model(), 1)
+        assert found is not None and found.failed is None
+        assert time.monotonic() - began < 2
+
+
+def test_what_a_command_started_is_killed_with_it_when_its_time_is_over(
+    state: State, tmp_path: Path
+) -> None:
+    command = ("/bin/sh", "-c", f"(sleep 1; touch {tmp_path / 'later'}) & sleep 9")
+    with state.store() as store:
+        settings = watching(state, command=command, command_seconds=0.2)
+        found = look(state, store, settings, Model(), 1)
+        assert found is not None and "did not end within 0.2 s" in (found.failed or "")
+    time.sleep(1.5)
+    assert not (tmp_path / "later").exists()
+
+
+def test_a_daemon_that_has_to_end_does_not_wait_for_the_command(state: State) -> None:
+    asked = Asked(0)
+    asked.stop()
+    settings = watching(state, command=("/bin/sleep", "60"), command_seconds=60)
+    with state.store() as store:
+        began = time.monotonic()
+        assert look(state, store, settings, Model(), 1, asked) is None
+        assert time.monotonic() - began < 10
+        assert releases.promoted(store).number == 2, "nothing was found out"
+
+
+def test_the_last_words_of_a_command_are_kept_without_their_secrets(state: State) -> None:
+    said = "import sys; sys.exit('no answer from https://me:hunter2@host/?token=hunter2')"
+    with state.store() as store:
+        settings = watching(state, command=(sys.executable, "-c", said))
+        found = look(state, store, settings, Model(), 1)
+        assert found is not None and "no answer from https://" in (found.failed or "")
+        told = [row["data"] for row in store.rows("SELECT data FROM event")]
+        assert "hunter2" not in "".join(told) + releases.holds(store)["promote"]
+
+
+def test_a_failed_release_whose_parent_can_not_answer_stays_and_promotion_is_held(
+    state: State,
+) -> None:
+    settings = watching(state)
+    with state.store() as store:
+        first = releases.get(store, 1)
+        assert first.folder is not None
+        facts_file = state.releases / first.folder / "facts.jsonl"
+        facts_file.chmod(0o600)
+        facts_file.write_text("other")
+        found = look(state, store, settings, Model(wrong=9), 1)
+        assert found is not None and found.back_to is None
+        assert "facts.jsonl" in (found.stuck or "")
+        assert releases.promoted(store).number == 2
+        held = releases.holds(store)["promote"]
+        assert held.startswith("on probation: 11 of 20") and "can't answer" in held
+        assert look(state, store, settings, Model(), 30) is None, "a person has to look first"
+        assert any("11 of 20" in one for one in status.read(state, store, START).problems)
 
 
 def test_a_worker_that_dies_tells_nothing_of_the_release(state: State) -> None:

@@ -1,4 +1,6 @@
 import json
+import os
+import time
 
 import pytest
 from cli_world import (
@@ -13,6 +15,11 @@ from cli_world import (
 )
 
 from daemon import releases, status
+from daemon.config import Metrics
+from daemon.observe.notify import Notifier
+from daemon.observe.observer import Observer
+from daemon.observe.pulse import Pulse
+from daemon.signals import Asked
 
 
 @pytest.fixture
@@ -39,7 +46,9 @@ def test_a_source_is_unhealthy_from_its_third_failure_on(state):
     with state.store() as store:
         store.db["source"].update(source, {"failures": 3})
     assert read(state).problems == ("source world failed 3 times in a row",)
-    assert wised(state, "status", "--check").code == 6
+    assert wised(state, "status", "--check").code == 7
+    with state.lock():
+        assert wised(state, "status", "--check").code == 6
 
 
 def test_a_paused_source_is_not_a_problem(state):
@@ -197,8 +206,38 @@ def test_the_json_has_rates_ages_and_counts(state):
     assert found["dead_letters"] == 0
 
 
-def test_check_without_problems_exits_0_and_without_check_problems_do_not_matter(state):
-    assert wised(state, "status", "--check").code == 0
-    refuse(state, 1, "no")
+def test_check_tells_a_daemon_that_is_well_from_one_that_is_not_and_from_none(state):
     assert wised(state, "status").code == 0
-    assert wised(state, "status", "--check").code == 6
+    assert wised(state, "status", "--check").code == 7
+    with state.lock():
+        assert wised(state, "status", "--check").code == 0
+        refuse(state, 1, "no")
+        assert wised(state, "status").code == 0
+        assert wised(state, "status", "--check").code == 6
+    assert wised(state, "status", "--check").code == 7
+
+
+def test_a_daemon_that_has_fallen_silent_is_unhealthy(state):
+    hour_ago = time.time() - 3600
+    with state.lock():
+        os.utime(state.lock_file, (hour_ago, hour_ago))
+        ran = wised(state, "status", "--check")
+        assert ran.code == 6
+        assert "the daemon: it has written nothing for 60 min: it hangs" in ran.out
+        os.utime(state.lock_file)  # one that has only just started
+        assert wised(state, "status", "--check").code == 0
+
+
+def test_what_keeps_the_daemon_from_working_is_a_problem(state):
+    pulse = Pulse()
+    pulse.ready()
+    pulse.failed("edit", "no space left on device")
+    observer = Observer(state, Metrics(), None, pulse, Asked(30), Notifier("", None))
+    with state.lock(), state.store() as store:
+        observer.tick(store)
+        ran = wised(state, "status", "--check")
+        assert ran.code == 6
+        assert "the daemon: failing: edit: no space left on device" in ran.out
+        pulse.succeeded("edit")
+        observer.tick(store)
+        assert wised(state, "status", "--check").code == 0
