@@ -126,6 +126,7 @@ def test_the_unit_has_what_the_daemon_relies_on() -> None:
     assert settings("Type") == ["notify-reload"]
     assert settings("NotifyAccess") == ["main"]
     assert settings("KillMode") == ["mixed"]
+    assert settings("StartLimitIntervalSec") == ["0"], "it comes back when the disk has space"
     assert settings("OOMPolicy") == ["continue"], "the worker is what the kernel takes"
     assert settings("UMask") == ["0077"]
     assert settings("NoNewPrivileges") == ["yes"]
