@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -46,15 +44,6 @@ class Result:
 def now() -> datetime:
     """Return the wall clock, read once a command."""
     return datetime.now(UTC)
-
-
-def actor() -> str:
-    """Return who acts, for the audit log: ``operator:`` and the user's name."""
-    user = os.getuid()  # not $LOGNAME, which anyone can set
-    try:
-        return f"operator:{pwd.getpwuid(user).pw_name}"
-    except KeyError:  # a container's user may have no name
-        return f"operator:uid {user}"
 
 
 def place(context: typer.Context) -> State:

@@ -6,6 +6,8 @@ So a dry run meets the same refusals as the change itself and can't drift from i
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import sqlite3
 import tempfile
 from collections.abc import Iterator
@@ -14,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.cli.common import actor
 from daemon.state import State
 from daemon.store import FILE
 
@@ -47,6 +48,15 @@ class Change:
             "to": self.after,
             "reason": self.reason,
         }
+
+
+def actor() -> str:
+    """Return who acts, for the audit log: ``operator:`` and the user's name."""
+    user = os.getuid()  # not $LOGNAME, which anyone can set
+    try:
+        return f"operator:{pwd.getpwuid(user).pw_name}"
+    except KeyError:  # a container's user may have no name
+        return f"operator:uid {user}"
 
 
 @dataclass(frozen=True, slots=True)
