@@ -25,14 +25,14 @@ from daemon.loop import Loop
 from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded, Read, ReadText, Request
 from daemon.observe.observer import observed
 from daemon.observe.pulse import Pulse, Watched
-from daemon.patience import GivenUp, wait_for
+from daemon.patience import GivenUp, Overdue, Patience
 from daemon.polling import Polled
 from daemon.reading import Reads
 from daemon.signals import Asked, handled
 from daemon.state import State
 from daemon.store import Store, clock, keys
 from daemon.triage import Triage
-from ingest import Extractor, Poll
+from ingest import Extractor, IngestError, Poll
 
 T = TypeVar("T")
 STAGES = frozenset({"ingest", "edit"})
@@ -57,6 +57,7 @@ class Service:
         self.asked = asked or Asked(config.daemon.shutdown_grace_seconds)
         self._broken_off: str | None = None  #: why a cycle left files and rows out of line
         self.pulse = Pulse()
+        self._watched, self._patience = Watched(self.pulse, self.asked), Patience()
         log_files.trim(state.logs / "worker.log", config.log.file_max_mb)
         self._take_over(config)
 
@@ -66,10 +67,9 @@ class Service:
         self.config, section = config, config.daemon
         limits = Limits(section.worker_silence_seconds, section.worker_memory_mb)
         log = self.state.logs / "worker.log"
-        should_stop = Watched(self.pulse, self.asked)
-        self._worker = Worker(self.state.running_file, log, should_stop, limits)
+        self._worker = Worker(self.state.running_file, log, self._watched, limits)
         self._extract = polling.extractor(config)
-        reader = readers.configured(config, self._read, self.asked)
+        reader = readers.configured(config, self._read, self._watched)
         self._reads = Reads(self.store, config, reader, self._extract, self.log)
         self._triage = Triage(self.store, config, self._embed, self._ask)
 
@@ -126,9 +126,9 @@ class Service:
         for source in polling.due_in_turn(self.store, now):
             if self.asked.to_drain:
                 break
-            budget = self.config.ingest.timeout_seconds + POLL_GRACE_SECONDS
+            during = self.pulse.during("ingest", self._poll_seconds)
             try:
-                with self.pulse.during("ingest", budget), bound_contextvars(source=source.name):
+                with during, bound_contextvars(source=source.name):
                     found = polling.poll(
                         self.store, source, self.config, self._extract, now(), self._look
                     )
@@ -140,7 +140,11 @@ class Service:
 
     def _report_poll(self, found: Polled) -> None:
         fields = {"source": found.source, "entries": found.entries, "facts": found.facts}
-        if found.error:
+        if found.trace:
+            self.log.error(
+                "poll.broke_off", source=found.source, error=found.error, exception=found.trace
+            )
+        elif found.error:
             self.log.warning("source.failed", source=found.source, error=found.error)
         elif found.quota:
             self.log.warning("source.waits", source=found.source, quota=found.quota)
@@ -158,7 +162,20 @@ class Service:
         rows: int | None,
     ) -> Poll:
         """Fetch what is new at a source; a slow one must not keep the daemon from ending."""
-        return wait_for(lambda: polling.fetch(source, config, extract, at, rows), self.asked)
+        try:
+            return self._patience.wait_for(
+                source.id,
+                lambda: polling.fetch(source, config, extract, at, rows),
+                self._watched,
+                self._poll_seconds,
+            )
+        except Overdue as error:
+            hint = "see to the disk or the mount that it lies on"
+            raise IngestError("poll.hangs", str(error), hint) from error
+
+    @property
+    def _poll_seconds(self) -> float:
+        return self.config.ingest.timeout_seconds + POLL_GRACE_SECONDS
 
     def read_due(self) -> int:
         """Let the reader read entries that wait for it; return how many it got on with."""
