@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -31,6 +33,7 @@ from daemon.reading import Reads
 from daemon.signals import Asked, handled
 from daemon.state import State
 from daemon.store import Store, clock, keys
+from daemon.store.keys import Rekeyed
 from daemon.triage import Triage
 from ingest import Extractor, IngestError, Poll
 
@@ -42,6 +45,17 @@ POLL_GRACE_SECONDS = 120.0  #: for reading and storing what was fetched within i
 def now() -> datetime:
     """Return the wall clock; everything else takes the time as an argument."""
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What is made anew for each configuration."""
+
+    config: Config
+    worker: Worker
+    extract: Extractor
+    reads: Reads
+    triage: Triage
 
 
 class Service:
@@ -59,19 +73,28 @@ class Service:
         self.pulse = Pulse()
         self._watched, self._patience = Watched(self.pulse, self.asked), Patience()
         log_files.trim(state.logs / "worker.log", config.log.file_max_mb)
-        self._take_over(config)
+        parts = self._parts(config)
+        state.write_running(config)
+        self._take_over(parts)
 
-    def _take_over(self, config: Config) -> None:
-        """Let a configuration be in force; the worker starts anew with it."""
-        self.state.write_running(config)  # first: it may find the disk full
-        self.config, section = config, config.daemon
+    def _parts(self, config: Config) -> _Parts:
+        """Make what a configuration takes; nothing is in force yet. Raises ValueError."""
+        section, log = config.daemon, self.state.logs / "worker.log"
         limits = Limits(section.worker_silence_seconds, section.worker_memory_mb)
-        log = self.state.logs / "worker.log"
-        self._worker = Worker(self.state.running_file, log, self._watched, limits)
-        self._extract = polling.extractor(config)
+        extract = polling.extractor(config)
         reader = readers.configured(config, self._read, self._watched)
-        self._reads = Reads(self.store, config, reader, self._extract, self.log)
-        self._triage = Triage(self.store, config, self._embed, self._ask)
+        return _Parts(
+            config,
+            Worker(self.state.running_file, log, self._watched, limits),
+            extract,
+            Reads(self.store, config, reader, extract, self.log),
+            Triage(self.store, config, self._embed, self._ask),
+        )
+
+    def _take_over(self, parts: _Parts) -> None:
+        """Let a configuration be in force; a worker starts with it when it is first asked."""
+        self.config, self._worker, self._extract = parts.config, parts.worker, parts.extract
+        self._reads, self._triage = parts.reads, parts.triage
 
     def start(self) -> None:
         """Undo what the last end left half done."""
@@ -88,7 +111,10 @@ class Service:
         self.log.info("daemon.ready", release=number)
 
     def _renew_keys(self) -> None:
-        if found := keys.renew(self.store, self.config.subjects, now()):
+        self._report_keys(keys.renew(self.store, self.config.subjects, now()))
+
+    def _report_keys(self, found: Rekeyed | None) -> None:
+        if found:
             self.log.info("facts.rekeyed", facts=found.facts, disputed_slots=found.disputed)
 
     def _reconcile(self) -> None:
@@ -99,19 +125,29 @@ class Service:
         """Take over the configuration on disk, all of it or nothing; False when it was refused."""
         try:
             config = self.state.config()
-            keys = reloading.changed(self.config, config)
-            reloading.check(keys)
-        except WisedError as error:
-            self.log.error("config.refused", error=str(error), hint=error.hint)
+            changed = reloading.changed(self.config, config)
+            reloading.check(changed)
+            parts = self._parts(config)
+            rekeyed = self._write_down(config, changed) if changed else None
+        except (WisedError, ValueError, OSError, sqlite3.OperationalError) as error:
+            hint = getattr(error, "hint", "")
+            self.log.error("config.refused", error=str(error), hint=hint)
             return False
-        if keys:
-            with self.store.write():
-                self.store.event("config.reload", "config", {"changed": list(keys)}, now())
+        if changed:
             self._worker.kill()
-            self._take_over(config)
-            self._renew_keys()
-        self.log.info("config.reloaded", changed=list(keys))
+            self._take_over(parts)
+            self._report_keys(rekeyed)
+        self.log.info("config.reloaded", changed=list(changed))
         return True
+
+    def _write_down(self, config: Config, changed: Sequence[str]) -> Rekeyed | None:
+        """Put a configuration on record: its event, the keys by its names, the worker's file."""
+        draft = self.state.draft_running(config)
+        with self.store.write():
+            self.store.event("config.reload", "config", {"changed": list(changed)}, now())
+            rekeyed = keys.renew_within(self.store, config.subjects, now())
+        draft.replace(self.state.running_file)
+        return rekeyed
 
     def clock_was_set(self, by: timedelta) -> None:
         """Let all that waits be due when the wall clock went back: its times lie in the future."""
