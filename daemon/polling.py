@@ -263,7 +263,7 @@ def _store_items(
         entry_id = store.insert("entry", row)
         entries += 1
         stored = Stored(entry_id, entry.key, source.id, source.tier, entry.published, received)
-        new += keep(store, stored, item.candidates, received)
+        new += keep(store, stored, item.candidates, now)
         if is_for_reader(item, config):
             mark(store, entry_id, item, now)
     return entries, new

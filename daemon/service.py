@@ -152,6 +152,7 @@ class Service:
     def clock_was_set(self, by: timedelta) -> None:
         """Let all that waits be due when the wall clock went back: its times lie in the future."""
         if by < timedelta(0):
+            self._reads.clock_was_set()
             clock.let_all_be_due(self.store, now())
 
     def poll_due(self) -> int:
