@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from daemon.errors import UsageError
-from ingest import Names
+from ingest import Names, patterns
 
 ROOT = Path(__file__).resolve().parent
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -265,14 +265,10 @@ class Relation(_Section):
 
     @field_validator("patterns")
     @classmethod
-    def _finds_subject_and_object(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _can_be_run(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for pattern in value:
-            try:
-                groups = re.compile(pattern).groupindex
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
-            if missing := {"subject", "object"} - set(groups):
-                raise ValueError(f"{pattern!r} lacks the group {sorted(missing)[0]!r}")
+            if why := patterns.problem(pattern):
+                raise ValueError(f"{pattern!r} {why}")
         return value
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ class Stored:
     source_id: int
     tier: str
     published: datetime | None
-    received: datetime
+    received: datetime  #: as its facts count it, see `facts.receive_time`
 
 
 def keep(store: Store, entry: Stored, found: Iterable[Candidate], now: datetime) -> list[int]:

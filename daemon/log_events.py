@@ -29,6 +29,7 @@ EVENTS = frozenset(
         "facts.triaged",
         "observer.failed",
         "observer.recovered",
+        "poll.broke_off",
         "probe.missed",
         "reader.failed",
         "release.building",

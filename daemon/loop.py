@@ -150,10 +150,10 @@ class Loop:
     def _look_at_the_clock(self) -> None:
         """Notice when the wall clock was set: intervals are judged by it, in the tables too."""
         wall, steady = self._clock(), self._monotonic()
-        (last_wall, last_steady), self._last = self._last, (wall, steady)
+        last_wall, last_steady = self._last
         by = (wall - last_wall) - timedelta(seconds=steady - last_steady)
-        if abs(by) <= JUMP:
-            return
-        self._log.warning("clock.was_set", by_seconds=round(by.total_seconds()))
-        self._service.clock_was_set(by)
-        self.ticks.restart(self._periods())
+        if abs(by) > JUMP:
+            self._log.warning("clock.was_set", by_seconds=round(by.total_seconds()))
+            self.ticks.restart(self._periods())
+            self._service.clock_was_set(by)  # the store may be locked: then it is noticed again
+        self._last = wall, steady

@@ -1,13 +1,16 @@
-"""Wait for something slow that can't be interrupted, but no longer than the daemon may stay."""
+"""Wait for what is slow and can't be interrupted, no longer than it may take or the daemon stay."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+import time
+from collections.abc import Callable, Hashable
+from typing import TYPE_CHECKING, TypeVar
 
-from daemon.child import ShouldStop
 from daemon.errors import WisedError
+
+if TYPE_CHECKING:
+    from daemon.child import ShouldStop
 
 T = TypeVar("T")
 LOOK_SECONDS = 0.1
@@ -17,26 +20,50 @@ class GivenUp(WisedError):
     """The daemon has to end; what was waited for goes on in a thread that ends with it."""
 
 
-def wait_for(work: Callable[[], T], should_stop: ShouldStop) -> T:
-    """Return what ``work`` returns or raise what it raises; it runs in a thread of its own.
+class Overdue(WisedError):
+    """It takes longer than it may; it goes on in a thread whose result nobody hears."""
 
-    Raises GivenUp when ``should_stop`` says so first.
+
+class Patience:
+    """Waits for work of several names; of one name only one piece goes on at a time.
+
+    So what hangs for good, a read from a mount whose server is gone, costs one thread a name.
     """
-    done: list[T] = []
-    failed: list[BaseException] = []
 
-    def run() -> None:
-        try:
-            done.append(work())
-        except BaseException as error:
-            failed.append(error)
+    def __init__(self) -> None:
+        self._left: dict[Hashable, threading.Thread] = {}
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        if should_stop.is_set():
-            raise GivenUp("the daemon is stopping")
-        thread.join(LOOK_SECONDS)
-    if failed:
-        raise failed[0]
-    return done[0]
+    def wait_for(
+        self, name: Hashable, work: Callable[[], T], should_stop: ShouldStop, seconds: float
+    ) -> T:
+        """Return what ``work`` returns or raise what it raises; it runs in a thread of its own.
+
+        Raises GivenUp when ``should_stop`` says so first. Raises Overdue after ``seconds``, and at
+        once as long as earlier work of that name goes on.
+        """
+        left = self._left.pop(name, None)
+        if left is not None and left.is_alive():
+            self._left[name] = left
+            raise Overdue("what was begun before still hangs")
+        done: list[T] = []
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                done.append(work())
+            except BaseException as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        until = time.monotonic() + seconds
+        while thread.is_alive():
+            if should_stop.is_set():
+                raise GivenUp("the daemon is stopping")
+            if time.monotonic() > until:
+                self._left[name] = thread
+                raise Overdue(f"no end after {seconds:g} s")
+            thread.join(LOOK_SECONDS)
+        if failed:
+            raise failed[0]
+        return done[0]

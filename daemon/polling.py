@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sqlite3
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -13,6 +14,7 @@ from daemon import quotas, schedule
 from daemon.config import Config
 from daemon.faults import fault
 from daemon.keeping import Stored, keep
+from daemon.patience import GivenUp
 from daemon.quotas import Dropped
 from daemon.reading import is_for_reader, mark
 from daemon.schedule import Move
@@ -71,6 +73,7 @@ class Polled:
     unchanged: bool = False
     more: bool = False
     error: str | None = None
+    trace: str = ""  #: of a failure that nobody foresaw
     dropped: tuple[Dropped, ...] = ()  #: facts over a quota, of whatever source
     waits: bool = False  #: a log that was left unread until there is room for its rows
     quota: str | None = None  #: what a log waits for, None: that triage catches up
@@ -143,7 +146,9 @@ def poll(
 ) -> Polled:
     """Poll one source and store the result; a source that fails is backed off, not lost.
 
-    ``look`` fetches in another way than `fetch`; what it raises leaves the source as it was.
+    Whatever fails, a bug that its data bring to light too, costs this source alone: it would come
+    first again in the next round. ``look`` fetches in another way than `fetch`. Raises GivenUp of
+    ``look`` and what the database raises; both leave the source as it was.
     """
     rows = None
     if source.kind == "log":
@@ -152,10 +157,32 @@ def poll(
             return _wait(store, source, config, quota, now)
     try:
         found = (look or fetch)(source, config, extract, now, rows)
-    except IngestError as error:
-        _note_failure(store, source, config, error, now)
-        return Polled(source.name, error=str(error))
-    fault("poll.fetched")
+        fault("poll.fetched")
+        return _stored(store, source, config, found, now)
+    except (GivenUp, sqlite3.Error):
+        raise
+    except Exception as error:
+        why, trace = _why(error)
+        _note_failure(store, source, config, why, now)
+        return Polled(source.name, error=str(why), trace=trace)
+
+
+def _why(error: Exception) -> tuple[IngestError, str]:
+    """Return what a poll failed of, and the traceback of what nobody foresaw.
+
+    The error's own words may hold a URL with its credentials, and are shown in the log alone.
+    """
+    if isinstance(error, IngestError):
+        return error, ""
+    trace = "".join(traceback.format_exception(error))
+    if isinstance(error, OSError):
+        what = error.strerror or type(error).__name__
+        return IngestError("poll.system", f"the system refused: {what}"), trace
+    what = f"{type(error).__name__}, which is a bug: the log has its traceback"
+    return IngestError("poll.bug", what), trace
+
+
+def _stored(store: Store, source: Source, config: Config, found: Poll, now: datetime) -> Polled:
     with store.write():
         entries, new = _store_items(store, source, config, found.items, now)
         dropped = quotas.enforce(store, source.id, new, config, now) if new else ()
@@ -236,7 +263,7 @@ def _store_items(
         entry_id = store.insert("entry", row)
         entries += 1
         stored = Stored(entry_id, entry.key, source.id, source.tier, entry.published, received)
-        new += keep(store, stored, item.candidates, received)
+        new += keep(store, stored, item.candidates, now)
         if is_for_reader(item, config):
             mark(store, entry_id, item, now)
     return entries, new

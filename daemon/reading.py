@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from daemon import quotas
 from daemon.config import Config
 from daemon.keeping import Stored, keep
 from daemon.quotas import Dropped
-from daemon.store import Store, timestamp
+from daemon.store import Store, facts, timestamp
 from ingest import Extractor, Item, Reader, ReaderError, Reading, passage, read
 
 MAX_RAW_CHARS = 4096
@@ -72,6 +72,10 @@ class Reads:
         self._extract, self._log = extract, log
         self._not_before: datetime | None = None
 
+    def clock_was_set(self) -> None:
+        """Try again at once: what was waited for may lie far away by the new clock."""
+        self._not_before = None
+
     def run(self, clock: Callable[[], datetime]) -> int:
         """Read the oldest marked entries, up to the configured number; return what got on.
 
@@ -103,7 +107,8 @@ class Reads:
             # It was read with nothing locked: the source may have been removed meanwhile.
             if self._store.one(f"{_ENTRY} AND entry.id = ?", one.entry.id) is None:
                 return
-            new = keep(self._store, one.entry, found.candidates, now)
+            entry = replace(one.entry, received=_counted(self._store, one.entry.received, now))
+            new = keep(self._store, entry, found.candidates, now)
             dropped: tuple[Dropped, ...] = ()
             if new:
                 dropped = quotas.enforce(self._store, one.entry.source_id, new, self._config, now)
@@ -141,6 +146,15 @@ class Reads:
         }
         self._store.table("dead_letter").insert(row, ignore=True)
         self._store.table("unread").delete(one.entry.id)
+
+
+def _counted(store: Store, received: datetime, now: datetime) -> datetime:
+    """Return when an entry counts as received that is read only now.
+
+    While facts are dated ahead of a clock that was set back, its facts are news among them.
+    """
+    at = facts.receive_time(store, now)
+    return at if at > now else min(received, at)
 
 
 def _due(store: Store, config: Config, now: datetime) -> list[_Unread]:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -25,14 +27,15 @@ from daemon.loop import Loop
 from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded, Read, ReadText, Request
 from daemon.observe.observer import observed
 from daemon.observe.pulse import Pulse, Watched
-from daemon.patience import GivenUp, wait_for
+from daemon.patience import GivenUp, Overdue, Patience
 from daemon.polling import Polled
 from daemon.reading import Reads
 from daemon.signals import Asked, handled
 from daemon.state import State
 from daemon.store import Store, clock, keys
+from daemon.store.keys import Rekeyed
 from daemon.triage import Triage
-from ingest import Extractor, Poll
+from ingest import Extractor, IngestError, Poll
 
 T = TypeVar("T")
 STAGES = frozenset({"ingest", "edit"})
@@ -42,6 +45,17 @@ POLL_GRACE_SECONDS = 120.0  #: for reading and storing what was fetched within i
 def now() -> datetime:
     """Return the wall clock; everything else takes the time as an argument."""
     return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What is made anew for each configuration."""
+
+    config: Config
+    worker: Worker
+    extract: Extractor
+    reads: Reads
+    triage: Triage
 
 
 class Service:
@@ -57,21 +71,30 @@ class Service:
         self.asked = asked or Asked(config.daemon.shutdown_grace_seconds)
         self._broken_off: str | None = None  #: why a cycle left files and rows out of line
         self.pulse = Pulse()
+        self._watched, self._patience = Watched(self.pulse, self.asked), Patience()
         log_files.trim(state.logs / "worker.log", config.log.file_max_mb)
-        self._take_over(config)
+        parts = self._parts(config)
+        state.write_running(config)
+        self._take_over(parts)
 
-    def _take_over(self, config: Config) -> None:
-        """Let a configuration be in force; the worker starts anew with it."""
-        self.state.write_running(config)  # first: it may find the disk full
-        self.config, section = config, config.daemon
+    def _parts(self, config: Config) -> _Parts:
+        """Make what a configuration takes; nothing is in force yet. Raises ValueError."""
+        section, log = config.daemon, self.state.logs / "worker.log"
         limits = Limits(section.worker_silence_seconds, section.worker_memory_mb)
-        log = self.state.logs / "worker.log"
-        should_stop = Watched(self.pulse, self.asked)
-        self._worker = Worker(self.state.running_file, log, should_stop, limits)
-        self._extract = polling.extractor(config)
-        reader = readers.configured(config, self._read, self.asked)
-        self._reads = Reads(self.store, config, reader, self._extract, self.log)
-        self._triage = Triage(self.store, config, self._embed, self._ask)
+        extract = polling.extractor(config)
+        reader = readers.configured(config, self._read, self._watched)
+        return _Parts(
+            config,
+            Worker(self.state.running_file, log, self._watched, limits),
+            extract,
+            Reads(self.store, config, reader, extract, self.log),
+            Triage(self.store, config, self._embed, self._ask),
+        )
+
+    def _take_over(self, parts: _Parts) -> None:
+        """Let a configuration be in force; a worker starts with it when it is first asked."""
+        self.config, self._worker, self._extract = parts.config, parts.worker, parts.extract
+        self._reads, self._triage = parts.reads, parts.triage
 
     def start(self) -> None:
         """Undo what the last end left half done."""
@@ -88,7 +111,10 @@ class Service:
         self.log.info("daemon.ready", release=number)
 
     def _renew_keys(self) -> None:
-        if found := keys.renew(self.store, self.config.subjects, now()):
+        self._report_keys(keys.renew(self.store, self.config.subjects, now()))
+
+    def _report_keys(self, found: Rekeyed | None) -> None:
+        if found:
             self.log.info("facts.rekeyed", facts=found.facts, disputed_slots=found.disputed)
 
     def _reconcile(self) -> None:
@@ -99,23 +125,34 @@ class Service:
         """Take over the configuration on disk, all of it or nothing; False when it was refused."""
         try:
             config = self.state.config()
-            keys = reloading.changed(self.config, config)
-            reloading.check(keys)
-        except WisedError as error:
-            self.log.error("config.refused", error=str(error), hint=error.hint)
+            changed = reloading.changed(self.config, config)
+            reloading.check(changed)
+            parts = self._parts(config)
+            rekeyed = self._write_down(config, changed) if changed else None
+        except (WisedError, ValueError, OSError, sqlite3.OperationalError) as error:
+            hint = getattr(error, "hint", "")
+            self.log.error("config.refused", error=str(error), hint=hint)
             return False
-        if keys:
-            with self.store.write():
-                self.store.event("config.reload", "config", {"changed": list(keys)}, now())
+        if changed:
             self._worker.kill()
-            self._take_over(config)
-            self._renew_keys()
-        self.log.info("config.reloaded", changed=list(keys))
+            self._take_over(parts)
+            self._report_keys(rekeyed)
+        self.log.info("config.reloaded", changed=list(changed))
         return True
+
+    def _write_down(self, config: Config, changed: Sequence[str]) -> Rekeyed | None:
+        """Put a configuration on record: its event, the keys by its names, the worker's file."""
+        draft = self.state.draft_running(config)
+        with self.store.write():
+            self.store.event("config.reload", "config", {"changed": list(changed)}, now())
+            rekeyed = keys.renew_within(self.store, config.subjects, now())
+        draft.replace(self.state.running_file)
+        return rekeyed
 
     def clock_was_set(self, by: timedelta) -> None:
         """Let all that waits be due when the wall clock went back: its times lie in the future."""
         if by < timedelta(0):
+            self._reads.clock_was_set()
             clock.let_all_be_due(self.store, now())
 
     def poll_due(self) -> int:
@@ -126,9 +163,9 @@ class Service:
         for source in polling.due_in_turn(self.store, now):
             if self.asked.to_drain:
                 break
-            budget = self.config.ingest.timeout_seconds + POLL_GRACE_SECONDS
+            during = self.pulse.during("ingest", self._poll_seconds)
             try:
-                with self.pulse.during("ingest", budget), bound_contextvars(source=source.name):
+                with during, bound_contextvars(source=source.name):
                     found = polling.poll(
                         self.store, source, self.config, self._extract, now(), self._look
                     )
@@ -140,7 +177,11 @@ class Service:
 
     def _report_poll(self, found: Polled) -> None:
         fields = {"source": found.source, "entries": found.entries, "facts": found.facts}
-        if found.error:
+        if found.trace:
+            self.log.error(
+                "poll.broke_off", source=found.source, error=found.error, exception=found.trace
+            )
+        elif found.error:
             self.log.warning("source.failed", source=found.source, error=found.error)
         elif found.quota:
             self.log.warning("source.waits", source=found.source, quota=found.quota)
@@ -158,7 +199,20 @@ class Service:
         rows: int | None,
     ) -> Poll:
         """Fetch what is new at a source; a slow one must not keep the daemon from ending."""
-        return wait_for(lambda: polling.fetch(source, config, extract, at, rows), self.asked)
+        try:
+            return self._patience.wait_for(
+                source.id,
+                lambda: polling.fetch(source, config, extract, at, rows),
+                self._watched,
+                self._poll_seconds,
+            )
+        except Overdue as error:
+            hint = "see to the disk or the mount that it lies on"
+            raise IngestError("poll.hangs", str(error), hint) from error
+
+    @property
+    def _poll_seconds(self) -> float:
+        return self.config.ingest.timeout_seconds + POLL_GRACE_SECONDS
 
     def read_due(self) -> int:
         """Let the reader read entries that wait for it; return how many it got on with."""

@@ -72,9 +72,16 @@ class State:
 
     def write_running(self, config: Config) -> None:
         """Write down the configuration in force: `config.toml` may change at any time."""
-        temporary = self.running_file.with_suffix(".tmp")
-        temporary.write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
-        temporary.replace(self.running_file)
+        self.draft_running(config).replace(self.running_file)
+
+    def draft_running(self, config: Config) -> Path:
+        """Write down a configuration beside the one in force; the caller puts it in its place.
+
+        Whatever needs room on the disk is done by then.
+        """
+        draft = self.running_file.with_suffix(".tmp")
+        draft.write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
+        return draft
 
     def store(self, actor: str = "daemon", *, read_only: bool = False) -> Store:
         """Open the database."""

@@ -82,7 +82,8 @@ class Triage:
             is_embedded = True
             fault("triage.embedded")
             prompts = tuple(fact.prompts[0] for fact in waiting)
-            answers = self._ask(Ask(release=release, prompts=prompts)).answers
+            asked = Ask(release=release, prompts=prompts, beside_bare=False)
+            answers = self._ask(asked).answers
         except WorkerError as error:
             if error.is_stop or not error.is_at_work:
                 raise

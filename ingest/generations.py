@@ -47,7 +47,8 @@ def unread(
     `held` closes them. A file that the log was rotated to is read to its end before the next, and
     is left only when the next has a line: until then a writer may still have it open. What was
     truncated or replaced without a trace is read from its start; that is harmless, for a row's
-    key is its content. Raises LogError.
+    key is its content. While a file that may be the one is out of reach, nothing is passed over.
+    Raises LogError.
     """
     live, missing = _live(path, held)
     if missing is not None and left is None:
@@ -55,7 +56,10 @@ def unread(
     if live is not None and (left is None or _is_same(live, left)):
         return (Stretch(live, path, left.offset if left else 0, is_finished=False),), False
     assert left is not None, "a log is never another than none"
-    files, offset = _since(path, live, left, held)
+    try:
+        files, offset = _since(path, live, left, held)
+    except LogError as error:
+        raise missing or error from None
     if missing is not None and not (len(files) > 1 or (files and has_line(files[0][0], offset))):
         raise missing
     return tuple(_stretches(files, offset)), True
@@ -75,8 +79,10 @@ def _since(
     path: Path, live: BinaryIO | None, left: LogPosition, held: ExitStack
 ) -> tuple[list[tuple[BinaryIO, Path]], int]:
     """Return the files from the position on, oldest first, and the offset in the first."""
-    older = _rotated(path, live, held)
+    older, trouble = _rotated(path, live, held)
     at = _index([file for file, _ in older], left)
+    if at is None and trouble is not None:
+        raise trouble
     files = [] if at is None else older[at:]
     if live is not None and (not files or has_line(live)):
         files.append((live, path))
@@ -89,23 +95,38 @@ def _stretches(files: list[tuple[BinaryIO, Path]], offset: int) -> Iterator[Stre
         yield Stretch(file, path, 0 if number else offset, is_finished=not is_last)
 
 
-def _rotated(path: Path, live: BinaryIO | None, held: ExitStack) -> list[tuple[BinaryIO, Path]]:
-    """Open the files that the log was rotated to, oldest first."""
+def _rotated(
+    path: Path, live: BinaryIO | None, held: ExitStack
+) -> tuple[list[tuple[BinaryIO, Path]], LogError | None]:
+    """Open the files that the log was rotated to, oldest first; return why one can't be, too."""
     name, stem, suffix = map(re.escape, (path.name, path.stem, path.suffix))
     named = re.compile(f"{name}{_MARK}" + (f"|{stem}{_MARK.replace('mark', 'date')}{suffix}"))
-    found = []
-    for other in path.parent.iterdir():
+    found, trouble = [], None
+    for other in _beside(path):
         match = named.fullmatch(other.name)
         if match is None:
             continue
         try:
             file = held.enter_context(open_plain(other))
-        except LogError:
-            continue  # a link or a pipe is no generation of the log
+        except LogError as error:
+            if error.code != "log.not_regular":  # a link or a pipe is no generation of the log
+                trouble = error
+            continue
         if live is None or _inode(file) != _inode(live):
             found.append((_age(file, match["mark"] or match["date"]), file, other))
     found.sort(key=lambda one: one[0])
-    return [(file, other) for _, file, other in found]
+    return [(file, other) for _, file, other in found], trouble
+
+
+def _beside(path: Path) -> list[Path]:
+    try:
+        return list(path.parent.iterdir())
+    except OSError as error:
+        raise LogError(
+            "log.unreadable",
+            f"{path} was rotated, and {path.parent} cannot be listed ({error.strerror})",
+            "let wised list the folder: what is left of the rotated log is read before the new one",
+        ) from error
 
 
 def _age(file: BinaryIO, mark: str) -> tuple[int, int, str]:

@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -34,6 +35,22 @@ class Line:
     end: int  #: offset just after its newline
     data: bytes  #: without the newline; only its head when overlong
     is_overlong: bool
+
+
+@contextmanager
+def wrapped(path: Path) -> Iterator[None]:
+    """Wrap what the system says of a file in the block: a disk that fails, a mount that is gone.
+
+    Raises LogError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise LogError(
+            "log.unreadable",
+            f"{path} cannot be read ({error.strerror or error})",
+            "see to the disk or the mount that it lies on",
+        ) from error
 
 
 def open_plain(path: Path) -> BinaryIO:

@@ -12,7 +12,7 @@ from ingest import formats, generations, related, rows
 from ingest.errors import LogError, RowError
 from ingest.extract import Extractor
 from ingest.generations import Stretch
-from ingest.lines import HEAD_BYTES, MAX_LINE_BYTES, Line, complete
+from ingest.lines import HEAD_BYTES, MAX_LINE_BYTES, Line, complete, wrapped
 from ingest.rows import Parsed
 from ingest.types import DeadLetter, Item, LogPosition, Poll
 
@@ -94,7 +94,7 @@ def read(
         known = ", ".join(formats.FORMATS)
         raise LogError("log.unknown_format", f"{path}: no format {format!r}", f"one of {known}")
     reading = _Reading(extractor, format, now or datetime.now(UTC), max_rows, _POLL_BYTES)
-    with ExitStack() as held:
+    with wrapped(path), ExitStack() as held:
         stretches, is_other = generations.unread(path, position, held)
         for last in stretches:
             end = reading.read(last, "" if last.path == path else f"{last.path.name} ")

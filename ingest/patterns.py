@@ -39,13 +39,14 @@ def _has_nested_repeats(source: str) -> bool:
     return False
 
 
-def _problem(source: str) -> str | None:
+def problem(source: str) -> str | None:
+    """Return why a pattern can't be used, as what to say after it; None for a good one."""
     try:
         pattern = re.compile(source)
     except (re.error, RecursionError, OverflowError) as error:
-        return f"does not compile ({error})"
+        return f"is no regular expression: {error}"
     if missing := {"subject", "object"} - pattern.groupindex.keys():
-        return f"has no group named {' and '.join(sorted(missing))}"
+        return f"lacks the group {sorted(missing)[0]!r}"
     if _has_nested_repeats(source):
         return r"repeats a group that repeats inside; make the inner repeat possessive, as in \w++"
     return None
@@ -54,8 +55,8 @@ def _problem(source: str) -> str | None:
 def compiled(relation: Relation) -> tuple[re.Pattern[str], ...]:
     """Compile a relation's patterns; raise ValueError that names the relation and the pattern."""
     for source in relation.patterns:
-        if problem := _problem(source):
-            raise ValueError(f"relation {relation.name}: pattern {source!r} {problem}")
+        if why := problem(source):
+            raise ValueError(f"relation {relation.name}: pattern {source!r} {why}")
     return tuple(re.compile(source) for source in relation.patterns)
 
 

@@ -12,7 +12,7 @@ from ingest.errors import FeedError
 from ingest.extract import Extractor
 from ingest.fetch import Limits, Response, fetch
 from ingest.formats import AUTO
-from ingest.lines import HEAD_BYTES, open_plain
+from ingest.lines import HEAD_BYTES, open_plain, wrapped
 from ingest.networks import NONE, Allowed
 from ingest.types import DeadLetter, Item, LogPosition, Poll
 from ingest.urls import base
@@ -107,7 +107,7 @@ def poll_document(path: Path, extractor: Extractor, now: datetime) -> Poll | Non
     Raises FeedError for one that cannot be used, LogError for what is not a plain file.
     """
     limit = Limits().decoded_bytes
-    with open_plain(path) as file:
+    with wrapped(path), open_plain(path) as file:
         if not feed.looks_like_one(file.read(HEAD_BYTES)):
             return None
         file.seek(0)

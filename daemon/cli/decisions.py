@@ -164,7 +164,7 @@ def add(
             return _result(fact, f"already_{fact.state}")
     with store.write():
         entry = _entry(store, candidate, {**row, "reason": reason}, now)
-        fact_id = facts.insert(store, candidate, entry, "trusted", now, now, reason=reason)
+        fact_id = facts.insert(store, candidate, entry, "trusted", None, now, reason=reason)
     return Result(f"fact {fact_id}", "received")
 
 

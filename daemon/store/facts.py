@@ -191,16 +191,17 @@ def insert(
     candidate: Candidate,
     entry_id: int | None,
     tier: str,
-    asserted_at: datetime,
+    asserted_at: datetime | None,
     now: datetime,
     source_id: int | None = None,
     reason: str = "",
 ) -> int:
     """Store a candidate as a received fact with its evidence, inside a transaction.
 
+    ``asserted_at`` is None for one that is said at the moment in which it is received;
     ``source_id`` is the source that it was polled from, None for one brought in by hand.
     """
-    known = keys.names(store)
+    known, received = keys.names(store), receive_time(store, now)
     row = {
         "subject": candidate.subject,
         "relation": candidate.relation,
@@ -212,8 +213,8 @@ def insert(
         "tier": tier,
         "extractor": candidate.extractor,
         "state": "received",
-        "asserted_at": timestamp(asserted_at),
-        "received_at": timestamp(now),
+        "asserted_at": timestamp(asserted_at or received),
+        "received_at": timestamp(received),
         "brought_by": source_id,
         "vouched_by": source_id,
     }
@@ -232,10 +233,10 @@ def receive_time(store: Store, now: datetime) -> datetime:
 
     Else a clock that was set back would let news look older than what it replaces.
     """
-    row = store.one("SELECT received_at FROM fact ORDER BY id DESC LIMIT 1")
-    if row is None:
+    row = store.one("SELECT max(received_at) AS last FROM fact")
+    if row is None or row["last"] is None:
         return now
-    last = datetime.fromisoformat(row["received_at"])
+    last = datetime.fromisoformat(row["last"])
     return now if now >= last else last + timedelta(microseconds=1)
 
 

@@ -48,20 +48,27 @@ def in_force(store: Store, subjects: Subjects) -> bool:
 
 
 def renew(store: Store, subjects: Subjects, now: datetime) -> Rekeyed | None:
-    """Make all keys anew in one transaction; None when they are made with these names already.
+    """Make all keys anew in one transaction; None when they are made with these names already."""
+    if in_force(store, subjects):
+        return None
+    with store.write():
+        return renew_within(store, subjects, now)
+
+
+def renew_within(store: Store, subjects: Subjects, now: datetime) -> Rekeyed | None:
+    """Do as `renew` inside a transaction.
 
     No fact's state changes: what now fills one slot is told in an event, and for a person.
     """
     if in_force(store, subjects):
         return None
-    with store.write():
-        before = _body(store)
-        record(store, subjects)
-        moved = _move(store, Names(subjects))
-        found = disputed(store)
-        data = {"facts": moved, "disputed": [list(ids) for ids in found[:MAX_TOLD]]}
-        data |= {"made_with": digest(_text(subjects)), "before": before and digest(before)}
-        store.event("fact.rekey", "keying", data, now)
+    before = _body(store)
+    record(store, subjects)
+    moved = _move(store, Names(subjects))
+    found = disputed(store)
+    data = {"facts": moved, "disputed": [list(ids) for ids in found[:MAX_TOLD]]}
+    data |= {"made_with": digest(_text(subjects)), "before": before and digest(before)}
+    store.event("fact.rekey", "keying", data, now)
     return Rekeyed(moved, len(found))
 
 

@@ -316,6 +316,11 @@ CREATE INDEX fact_by_same ON fact(same_as) WHERE same_as IS NOT NULL;
 ALTER TABLE release ADD COLUMN approved INTEGER NOT NULL DEFAULT 0 CHECK (approved IN (0, 1));
 """
 
+#: the latest time at which a fact counts as received, before which no later one may
+M012_RECEIVED = """
+CREATE INDEX fact_by_receipt ON fact(received_at);
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
 MIGRATIONS: tuple[str, ...] = (
     M001_CREATE,
@@ -329,4 +334,5 @@ MIGRATIONS: tuple[str, ...] = (
     M009_ATTEMPTS,
     M010_VITAL_SIGNS,
     M011_CLI,
+    M012_RECEIVED,
 )

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 #: reports where a request stands: (stage, done, total)
 Report = Callable[[str, int, int], None]
 MAX_ANSWER_TOKENS = 48
+#: answers of the bare model that are kept; one release's probes are some 2,000
+MAX_BARE_ANSWERS = 10_000
 DEMO = "demo"
 SPREAD = "spread"  #: the device of a model that accelerate lays out over all there are
 
@@ -154,12 +156,16 @@ class Session:
         return rows.reshape(-1, self.site.d_in)[[place[prompt] for prompt in prompts]]
 
     def bare(self, prompts: list[str], max_new_tokens: int = MAX_ANSWER_TOKENS) -> list[str]:
-        """Return the bare model's answers; each prompt is asked once a worker."""
-        new = [p for p in dict.fromkeys(prompts) if (p, max_new_tokens) not in self._bare]
+        """Return the bare model's answers; those asked for last are kept, and not made again."""
+        wanted, kept = list(dict.fromkeys(prompts)), self._bare
+        new = [p for p in wanted if (p, max_new_tokens) not in kept]
         said = self.ask(new, None, "asking the bare model", max_new_tokens)
-        for prompt, answer in zip(new, said, strict=True):
-            self._bare[prompt, max_new_tokens] = answer.text
-        return [self._bare[prompt, max_new_tokens] for prompt in prompts]
+        made = {p: answer.text for p, answer in zip(new, said, strict=True)}
+        answers = {p: made[p] if p in made else kept.pop((p, max_new_tokens)) for p in wanted}
+        kept |= {(p, max_new_tokens): text for p, text in answers.items()}
+        for key in list(kept)[: max(0, len(kept) - MAX_BARE_ANSWERS)]:
+            del kept[key]
+        return [answers[prompt] for prompt in prompts]
 
     def ask(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -175,6 +176,29 @@ def test_s09_a_clock_jump_of_a_day_is_noticed_and_everything_looked_at(
     worked.hands.go_on(3600)  # a stage that took an hour is no jump
     loop.step()
     assert len(worked.jumps) == 1
+
+
+def test_s09_ticks_go_on_although_the_store_is_locked_when_the_clock_is_set_back(
+    loop: Loop, worked: Worked, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the next tick comes a day later, and what waits in the store waits by the old clock."""
+    set_back = worked.clock_was_set
+
+    def locked(by: timedelta) -> None:
+        raise sqlite3.OperationalError("database is locked")
+
+    loop.step()
+    worked.hands.go_on(1)
+    worked.hands.wall -= timedelta(days=1)
+    monkeypatch.setattr(worked, "clock_was_set", locked)
+    loop.step()
+    assert (worked.polls, worked.works) == (1, 1)
+    assert [event for event, _ in log.lines] == ["clock.was_set", "work.failed"]
+    monkeypatch.setattr(worked, "clock_was_set", set_back)
+    worked.hands.go_on(1)
+    loop.step()
+    loop.step()
+    assert worked.jumps == [timedelta(days=-1)]
 
 
 def test_s09_a_night_in_which_local_time_jumps_is_none_in_utc(

@@ -137,7 +137,7 @@ def test_the_tables_look_the_same_whether_made_anew_or_brought_up(
     indexes = {name for name, _ in found if name.startswith("fact_")}
     assert indexes == {
         *("fact_by_state", "fact_by_slot", "fact_by_key", "fact_by_batch"),
-        *("fact_by_source", "fact_by_same", "fact_promoted", "fact_undecided"),
+        *("fact_by_receipt", "fact_by_source", "fact_by_same", "fact_promoted", "fact_undecided"),
     }
 
 

@@ -1,10 +1,14 @@
 """The steps of the daemon note when they move and when they fail."""
 
+import time
+
 import structlog
+from reader_world import World, atom
 from world import add_fact, new_state
 
 from daemon.child import WorkerError
 from daemon.service import Service
+from tests.ingest.reader_server import completion, serving, stated
 
 
 class Died:
@@ -66,3 +70,23 @@ def test_a_poll_is_work_while_it_lasts(tmp_path, monkeypatch):
         service.close()
     assert seen == [("ingest", {"source": "world"})]
     assert service.pulse.read().work is None
+
+
+def test_the_main_loop_beats_while_a_slow_reader_is_waited_for(tmp_path):
+    """An endpoint may take minutes for each of many entries; that is no loop that is stuck."""
+    seen = []
+
+    def slowly(handler, body):
+        for _ in range(2):
+            time.sleep(0.4)
+            seen.append(service.pulse.read().beats["control"])
+        handler.reply(200, completion(stated()))
+
+    with serving(slowly, atom("Nobody knows who leads Chad.")) as server:
+        world = World(tmp_path, server)
+        world.poll()
+        service = Service(world.state, world.store, world.config, Silent())
+        assert service.read_due() == 1
+        service.close()
+        world.store.close()
+    assert seen[0] < seen[1]

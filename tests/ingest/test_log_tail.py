@@ -367,3 +367,69 @@ def test_a_position_of_before_inodes_were_kept_goes_on(path, tail):
     append(path, lines("B"))
     poll = tail.poll()
     assert (subjects(poll), poll.notes) == (["B"], ())
+
+
+def refused(tail):
+    with pytest.raises(LogError) as caught:
+        tail.poll()
+    return caught.value
+
+
+def test_a_folder_that_can_not_be_listed_at_a_rotation_costs_no_row(path, tail, monkeypatch):
+    """Taken for a log without a past, the new file would be read, and the old one's rest lost."""
+    path.write_bytes(lines("A", "B"))
+    tail.poll(max_rows=1)
+    path.rename(path.with_name("corrections.jsonl.1"))
+    path.write_bytes(lines("C"))
+
+    def unlistable(folder):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.iterdir", unlistable)
+        why = refused(tail)
+        assert why.code == "log.unreadable" and "list" in why.hint
+    assert tail.rest() == ["B", "C"]
+
+
+def test_a_rotated_file_that_can_not_be_opened_costs_no_row(path, tail, monkeypatch):
+    path.write_bytes(lines("A", "B"))
+    tail.poll(max_rows=1)
+    old = path.with_name("corrections.jsonl.1")
+    path.rename(old)
+    path.write_bytes(lines("C"))
+    opened = os.open
+
+    def closed(name, *more, **named):
+        if str(name) == str(old):
+            raise PermissionError(13, "Permission denied")
+        return opened(name, *more, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", closed)
+        why = refused(tail)
+        assert why.code == "log.unreadable" and str(old) in str(why)
+    assert tail.rest() == ["B", "C"]
+
+
+def test_a_log_whose_folder_is_gone_is_missing_and_goes_on_when_it_is_back(path, tail):
+    path.write_bytes(lines("A"))
+    tail.poll()
+    away = path.parent.with_name("away")
+    path.parent.rename(away)
+    assert refused(tail).code == "log.missing"
+    away.rename(path.parent)
+    path.write_bytes(lines("A", "B"))
+    assert tail.rest() == ["B"]
+
+
+def test_a_disk_that_fails_in_the_middle_is_an_error_of_the_log(path, tail, monkeypatch):
+    path.write_bytes(lines("A"))
+
+    def broken(*of, **how):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ingest.log.complete", broken)
+        assert refused(tail).code == "log.unreadable"
+    assert tail.rest() == ["A"]
