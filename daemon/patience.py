@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Hashable
@@ -54,7 +55,9 @@ class Patience:
             except BaseException as error:
                 failed.append(error)
 
-        thread = threading.Thread(target=run, daemon=True)
+        # What is logged in there names the source, too.
+        context = contextvars.copy_context()
+        thread = threading.Thread(target=context.run, args=(run,), daemon=True)
         thread.start()
         until = time.monotonic() + seconds
         while thread.is_alive():

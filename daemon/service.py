@@ -123,9 +123,10 @@ class Service:
 
     def reload(self) -> bool:
         """Take over the configuration on disk, all of it or nothing; False when it was refused."""
+        before = self.config
         try:
             config = self.state.config()
-            changed = reloading.changed(self.config, config)
+            changed = reloading.changed(before, config)
             reloading.check(changed)
             parts = self._parts(config)
             rekeyed = self._write_down(config, changed) if changed else None
@@ -137,6 +138,8 @@ class Service:
             self._worker.kill()
             self._take_over(parts)
             self._report_keys(rekeyed)
+            if config.log != before.log:  # the logger goes on under its name
+                status_log.setup(self.state.logs, config.log)
         self.log.info("config.reloaded", changed=list(changed))
         return True
 

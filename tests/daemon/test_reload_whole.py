@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from cli_world import wised
 from world import START, new_state
 
-from daemon import service
+from daemon import log, service
 from daemon.errors import UsageError
 from daemon.service import Service
 from daemon.state import State
@@ -120,3 +122,22 @@ def test_a_reload_takes_over_everything_at_once(state: State, made: Service) -> 
     assert '"keep_releases": 11' in state.running_file.read_text("utf-8")
     (row,) = made.store.rows("SELECT data FROM event WHERE action = 'config.reload'")
     assert row["data"] == '{"changed": ["daemon.keep_releases"]}'
+
+
+def test_a_reload_changes_how_much_is_logged(state: State) -> None:
+    with state.store() as store, closing(log):
+        logger = log.setup(state.logs, state.config().log)
+        made = Service(state, store, state.config(), logger)
+        logger.debug("work.progress", done=1)
+        change(state, 'level = "info"', 'level = "debug"')
+        assert made.reload() is True
+        made.log.debug("work.progress", done=2)
+    lines = [json.loads(line) for line in (state.logs / log.FILE).read_text().splitlines()]
+    assert [line.get("done") for line in lines if line["event"] == "work.progress"] == [2]
+
+
+def test_where_figures_are_told_takes_a_restart(state: State, made: Service) -> None:
+    change(state, 'listen = ""', 'listen = "127.0.0.1:9464"')
+    assert made.reload() is False
+    (_, fields) = made.log.lines[-1]
+    assert "metrics.listen" in fields["error"] and "start it again" in fields["hint"]
