@@ -7,7 +7,9 @@ from reader_world import World, atom
 from world import add_fact, new_state
 
 from daemon.child import WorkerError
+from daemon.patience import Patience
 from daemon.service import Service
+from daemon.signals import Asked
 from tests.ingest.reader_server import completion, serving, stated
 
 
@@ -90,3 +92,12 @@ def test_the_main_loop_beats_while_a_slow_reader_is_waited_for(tmp_path):
         service.close()
         world.store.close()
     assert seen[0] < seen[1]
+
+
+def test_what_is_logged_while_a_source_is_polled_names_it():
+    seen = []
+    with structlog.contextvars.bound_contextvars(source="world"):
+        Patience().wait_for(
+            1, lambda: seen.append(structlog.contextvars.get_contextvars()), Asked(30), seconds=30
+        )
+    assert seen == [{"source": "world"}]
