@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from daemon.errors import Conflict, IntegrityError, NotFound, Refused
+from daemon.errors import Conflict, IntegrityError, NotFound, Refused, WisedError
 from daemon.faults import fault
 from daemon.measured import Measured
-from daemon.publish import ASIDE, TEMPORARY, point
+from daemon.publish import ASIDE, TEMPORARY, names, point
 from daemon.state import State
 from daemon.store import Store, facts, timestamp
 from wise import manifest
@@ -127,7 +127,8 @@ def promote(
     the same transaction.
 
     Raises Conflict when it is in no state to, Refused when it holds a retracted fact,
-    IntegrityError when its files were changed. One transaction moves the pointer and all facts.
+    IntegrityError when its files were changed. One transaction moves the pointer and all facts;
+    a WisedError says that the link could not follow.
     """
     release = get(store, number)
     if release.state not in READY:
@@ -140,7 +141,14 @@ def promote(
         if then_hold is not None:
             hold(store, "promote", then_hold, now)
     fault("promote.moved")
-    relink(state, store)
+    try:
+        relink(state, store)
+    except OSError as error:
+        raise WisedError(
+            f"release {number} answers by the records, but {state.current} can't be made to name"
+            f" it: {error.strerror}",
+            hint=f"mend that; wised release promote {number} sets the link, and so does wised run",
+        ) from error
     fault("promote.linked")
 
 
@@ -270,6 +278,7 @@ def rollback(state: State, store: Store, to: int | None, now: datetime, reason: 
         if to is None:
             raise NotFound("the bare model answers: there is no release before it")
     if get(store, to).state == "promoted":
+        relink(state, store)
         return to
     why = f"rolled back to release {to}: {reason}"
     promote(state, store, to, now, reason, then_hold=why)
@@ -298,9 +307,20 @@ def holds(store: Store) -> dict[str, str]:
     return {r["kind"]: r["reason"] for r in store.rows("SELECT * FROM hold ORDER BY kind")}
 
 
-def relink(state: State, store: Store) -> None:
-    """Point the ``current`` link at the promoted release."""
-    point(state.current, folder_of(state, promoted(store)))
+def relink(state: State, store: Store) -> bool:
+    """Point the ``current`` link at the promoted release; tell whether it named something else.
+
+    Row and link are looked at again with the write lock: of two promotions at once neither can
+    set the link to what the other has replaced.
+    """
+    if names(state.current, folder_of(state, promoted(store))):
+        return False
+    with store.write():
+        folder = folder_of(state, promoted(store))
+        if names(state.current, folder):
+            return False
+        point(state.current, folder)
+    return True
 
 
 def prune(state: State, store: Store, keep: int, now: datetime, reason: str = "") -> list[int]:
@@ -342,8 +362,17 @@ def reconcile(state: State, store: Store, now: datetime) -> list[str]:
     except IntegrityError as error:
         done.append(_fall_back(state, store, current, error, now))
     fault("reconcile.checked")
-    relink(state, store)
-    return done
+    return done + mend_link(state, store)
+
+
+def mend_link(state: State, store: Store) -> list[str]:
+    """Bring ``current`` in line with the row, which a promotion may not have got to.
+
+    Returns what was done; when nothing is to do that costs one readlink.
+    """
+    if not relink(state, store):
+        return []
+    return [f"let the link {state.current.name} name release {promoted(store).number}"]
 
 
 def _drop_unfinished(store: Store, now: datetime) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -79,8 +80,7 @@ class Service:
             if clock.is_behind(self.store, now()):
                 self.log.warning("clock.was_set", by_seconds=None)
                 clock.let_all_be_due(self.store, now())
-            for line in attempts.note_interrupted(self.store, self.config, now()):
-                self.log.warning("state.reconciled", what=line)
+            self._say(attempts.note_interrupted(self.store, self.config, now()))
             self._reconcile()
             self._renew_keys()
         self.pulse.ready()
@@ -92,7 +92,10 @@ class Service:
             self.log.info("facts.rekeyed", facts=found.facts, disputed_slots=found.disputed)
 
     def _reconcile(self) -> None:
-        for line in releases.reconcile(self.state, self.store, now()):
+        self._say(releases.reconcile(self.state, self.store, now()))
+
+    def _say(self, mended: Iterable[str]) -> None:
+        for line in mended:
             self.log.warning("state.reconciled", what=line)
 
     def reload(self) -> bool:
@@ -172,6 +175,7 @@ class Service:
 
         Raises WorkerError when the worker can't even begin with triage and nothing else was done.
         """
+        self._say(releases.mend_link(self.state, self.store))
         if "edit" in releases.holds(self.store):
             return False
         with self.pulse.during("edit"):
