@@ -6,15 +6,17 @@ Nothing here loads a model.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from daemon.errors import Conflict, IntegrityError, NotFound, Refused, WisedError
+from daemon.errors import Conflict, IntegrityError, NotFound, NotReadable, Refused, WisedError
 from daemon.faults import fault
 from daemon.measured import Measured
 from daemon.publish import ASIDE, TEMPORARY, names, point
@@ -25,6 +27,8 @@ from wise.errors import BadArtifact
 
 #: states from which a release can be made to answer
 READY = ("verified", "previous", "retained")
+#: what is raised for a file that isn't there; any other error of the system is no damage
+MISSING = (FileNotFoundError, NotADirectoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +101,35 @@ def folder_of(state: State, release: Release) -> Path | None:
 
 
 def check_files(state: State, release: Release) -> None:
-    """Raise IntegrityError unless the release's files are those that were published."""
+    """Raise IntegrityError unless the release's files are those that were published.
+
+    Raises NotReadable when the system refused to read them: missing rights, or no file handle
+    left, say nothing of the files.
+    """
     folder = folder_of(state, release)
     if folder is None:
         return
     try:
+        with contextlib.suppress(*MISSING):
+            os.stat(folder)  # `verify` takes a folder that it may not look at for none
         manifest.verify(folder)
         digest = manifest.file_sha256(folder / manifest.NAME)
-    except BadArtifact as error:
-        raise IntegrityError(f"release {release.number}: {error}", error.hint) from error
+    except (BadArtifact, OSError) as error:
+        why = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(why, OSError) and not isinstance(why, MISSING):
+            raise _not_readable(release, why) from error
+        hint = error.hint if isinstance(error, BadArtifact) else ""
+        raise IntegrityError(f"release {release.number}: {error}", hint) from error
     if digest != release.manifest_sha256:
         raise IntegrityError(f"release {release.number}: its manifest is not the published one")
+
+
+def _not_readable(release: Release, why: OSError) -> NotReadable:
+    return NotReadable(
+        f"release {release.number} can't be read: {why}",
+        hint="wised doctor looks at the rights of the state folder; run as the daemon's user."
+        " If the disk is broken: wised rollback",
+    )
 
 
 def promote(
@@ -350,7 +372,8 @@ def reconcile(state: State, store: Store, now: datetime) -> list[str]:
 
     Unfinished candidates are dropped and their facts approved again; temporary folders go;
     folders that no row speaks of are set aside; a promoted release whose files are damaged gives
-    way to the newest good one.
+    way to the newest good one that it grew from. Raises NotReadable when the system doesn't let
+    its files be read.
     """
     done = _drop_unfinished(store, now)
     fault("reconcile.dropped")
@@ -413,8 +436,11 @@ def _free_name(folder: Path, name: str) -> Path:
 def _fall_back(
     state: State, store: Store, broken: Release, error: IntegrityError, now: datetime
 ) -> str:
-    """Promote the newest good release in place of a damaged one and hold promotion."""
-    for release in reversed(all_releases(store)):
+    """Promote the newest good ancestor of a damaged release in its place and hold promotion.
+
+    No other: a release that it didn't grow from was left on purpose, by a rollback.
+    """
+    for release in _ancestors(store, broken):
         if release.state not in ("previous", "retained"):
             continue
         try:
@@ -424,6 +450,13 @@ def _fall_back(
             continue
         return f"{error}; went back to release {release.number}"
     raise error
+
+
+def _ancestors(store: Store, release: Release) -> Iterator[Release]:
+    """Yield what a release grew from, the nearest first; the bare model is the last."""
+    while release.parent is not None:
+        release = get(store, release.parent)
+        yield release
 
 
 def newest_first(releases: Sequence[Release]) -> list[Release]:
