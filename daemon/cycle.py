@@ -242,10 +242,12 @@ def _failed(store: Store, config: Config, plan: Plan, error: WorkerError, now: d
 
     A fact that was alone in its batch is given up after too many.
     """
+    why = releases.INTERRUPTED if error.is_stop else str(error)
+    died = error.is_at_work and not error.is_stop
     with store.write():
         if plan.batch is not None:
             _end_attempt(store, config, plan, plan.batch, error, now)
-        store.transition("release", plan.number, "refuse", now, str(error))
+        store.transition("release", plan.number, "refuse", now, why, died=int(died))
     if error.is_stop:
         raise error
     return Done("failed", plan.number, (str(error),))

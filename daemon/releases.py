@@ -27,6 +27,8 @@ from wise.errors import BadArtifact
 
 #: states from which a release can be made to answer
 READY = ("verified", "previous", "retained")
+#: why a candidate was refused that a stop, a crash or a failed step cut short; no fault of its own
+INTERRUPTED = "interrupted"
 #: what is raised for a file that isn't there; any other error of the system is no damage
 MISSING = (FileNotFoundError, NotADirectoryError)
 
@@ -403,12 +405,12 @@ def _drop_unfinished(store: Store, now: datetime) -> list[str]:
     with store.write():
         for release in all_releases(store):
             if release.state in ("building", "candidate"):
-                store.transition("release", release.number, "refuse", now, "interrupted")
+                store.transition("release", release.number, "refuse", now, INTERRUPTED)
                 done.append(f"dropped the unfinished release {release.number}")
         waiting = facts.in_states(store, facts.IN_CYCLE)
         facts.move(store, waiting, "return", now, "the cycle was interrupted")
         store.connection.execute(
-            "UPDATE batch SET state = 'failed', error = 'interrupted' WHERE state = 'building'"
+            "UPDATE batch SET state = 'failed', error = ? WHERE state = 'building'", (INTERRUPTED,)
         )
     return done
 

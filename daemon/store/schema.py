@@ -316,6 +316,14 @@ CREATE INDEX fact_by_same ON fact(same_as) WHERE same_as IS NOT NULL;
 ALTER TABLE release ADD COLUMN approved INTEGER NOT NULL DEFAULT 0 CHECK (approved IN (0, 1));
 """
 
+#: candidates whose worker died at work; entries whose text may go, and letters that went
+M012_RETENTION = """
+ALTER TABLE release ADD COLUMN died INTEGER NOT NULL DEFAULT 0 CHECK (died IN (0, 1));
+CREATE INDEX entry_with_text ON entry(received_at) WHERE raw != '';
+CREATE INDEX dead_letter_by_source ON dead_letter(source_id);
+ALTER TABLE source ADD COLUMN letters_dropped INTEGER NOT NULL DEFAULT 0;
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
 MIGRATIONS: tuple[str, ...] = (
     M001_CREATE,
@@ -329,4 +337,5 @@ MIGRATIONS: tuple[str, ...] = (
     M009_ATTEMPTS,
     M010_VITAL_SIGNS,
     M011_CLI,
+    M012_RETENTION,
 )
