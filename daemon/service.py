@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from structlog.contextvars import bound_contextvars
 
-from daemon import attempts, log_files, polling, probation, progress, readers, releases
+from daemon import attempts, polling, probation, progress, readers, releases
 from daemon import log as status_log
 from daemon import reload as reloading
 from daemon.child import Limits, Worker, WorkerError
@@ -58,7 +58,6 @@ class Service:
         self.asked = asked or Asked(config.daemon.shutdown_grace_seconds)
         self._broken_off: str | None = None  #: why a cycle left files and rows out of line
         self.pulse = Pulse()
-        log_files.trim(state.logs / "worker.log", config.log.file_max_mb)
         self._take_over(config)
 
     def _take_over(self, config: Config) -> None:
@@ -68,7 +67,9 @@ class Service:
         limits = Limits(section.worker_silence_seconds, section.worker_memory_mb)
         log = self.state.logs / "worker.log"
         should_stop = Watched(self.pulse, self.asked)
-        self._worker = Worker(self.state.running_file, log, should_stop, limits)
+        self._worker = Worker(
+            self.state.running_file, log, should_stop, limits, log_max_mb=config.log.file_max_mb
+        )
         self._extract = polling.extractor(config)
         reader = readers.configured(config, self._read, self.asked)
         self._reads = Reads(self.store, config, reader, self._extract, self.log)
