@@ -13,7 +13,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from daemon.errors import Conflict, IntegrityError, NotFound, NotReadable, Refused, WisedError
@@ -27,6 +27,10 @@ from wise.errors import BadArtifact
 
 #: states from which a release can be made to answer
 READY = ("verified", "previous", "retained")
+#: states that a release doesn't come back from, so that its files go
+GONE = ("pruned", "refused")
+#: that a folder which no row speaks of is kept for a person to look at
+ASIDE_DAYS = 7
 #: why a candidate was refused that a stop, a crash or a failed step cut short; no fault of its own
 INTERRUPTED = "interrupted"
 #: what is raised for a file that isn't there; any other error of the system is no damage
@@ -359,27 +363,34 @@ def prune(state: State, store: Store, keep: int, now: datetime, reason: str = ""
     ]
     gone = [n for n in prunable(views, keep) if get(store, n).state == "retained"]
     for number in gone:
-        folder = folder_of(state, get(store, number))
         with store.write():
             store.transition("release", number, "prune", now, why)
         fault("prune.marked")
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        delete_files(state, get(store, number))
         fault("prune.deleted")
     return gone
+
+
+def delete_files(state: State, release: Release) -> None:
+    """Delete the files of a release that is gone; what a crash leaves of them goes at a start."""
+    assert release.state in GONE, "its files may be wanted"
+    folder = folder_of(state, release)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def reconcile(state: State, store: Store, now: datetime) -> list[str]:
     """Bring files and rows in line after any end of the last daemon; return what was done.
 
-    Unfinished candidates are dropped and their facts approved again; temporary folders go;
-    folders that no row speaks of are set aside; a promoted release whose files are damaged gives
-    way to the newest good one that it grew from. Raises NotReadable when the system doesn't let
-    its files be read.
+    Unfinished candidates are dropped and their facts approved again; temporary folders go, and
+    those of releases that are gone; folders that no row speaks of are set aside for a while; a
+    promoted release whose files are damaged gives way to the newest good one that it grew from.
+    Raises NotReadable when the system doesn't let its files be read.
     """
     done = _drop_unfinished(store, now)
     fault("reconcile.dropped")
-    done += _tidy_folders(state, store)
+    done += _tidy_folders(state, store, now)
+    done += _drop_aside(state, store, now)
     fault("reconcile.tidied")
     current = promoted(store)
     try:
@@ -415,16 +426,36 @@ def _drop_unfinished(store: Store, now: datetime) -> list[str]:
     return done
 
 
-def _tidy_folders(state: State, store: Store) -> list[str]:
-    known = {r.folder for r in all_releases(store) if r.folder and r.state != "pruned"}
-    pruned = {r.folder for r in all_releases(store) if r.state == "pruned"}
+def _tidy_folders(state: State, store: Store, now: datetime) -> list[str]:
+    every = [r for r in all_releases(store) if r.folder]
+    gone = {r.folder for r in every if r.state in GONE}
+    known = {r.folder for r in every} - gone
     done = []
     for path in sorted(state.releases.iterdir()):
-        if path.name.startswith(TEMPORARY) or path.name in pruned:
+        if path.name.startswith(TEMPORARY) or path.name in gone:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name not in known and not path.name.startswith(ASIDE):
-            path.rename(_free_name(state.releases, f"{ASIDE}{path.name}"))
+            aside = _free_name(state.releases, f"{ASIDE}{path.name}")
+            path.rename(aside)
+            os.utime(aside, (now.timestamp(), now.timestamp()))  # it is kept from now on
             done.append(f"set aside {path.name}, which no release speaks of")
+    return done
+
+
+def _drop_aside(state: State, store: Store, now: datetime) -> list[str]:
+    """Delete what was set aside long ago; of candidates that were dropped all but the newest.
+
+    A full disk may let one build after the other fail when its folder is complete.
+    """
+    dropped = {f"{r.number:06d}" for r in all_releases(store) if r.state == "refused"}
+    aside = sorted(p for p in state.releases.iterdir() if p.name.startswith(ASIDE))
+    copies = [p for p in aside if p.name.removeprefix(ASIDE).partition("-")[0] in dropped]
+    until = (now - timedelta(days=ASIDE_DAYS)).timestamp()
+    done = []
+    for path in aside:
+        if path in copies[:-1] or path.stat().st_mtime < until:
+            shutil.rmtree(path, ignore_errors=True)
+            done.append(f"deleted {path.name}")
     return done
 
 
