@@ -35,6 +35,7 @@ EVENTS = frozenset(
         "release.checked",
         "release.measured",
         "release.rolled_back",
+        "rows.trimmed",
         "source.failed",
         "source.polled",
         "source.waits",

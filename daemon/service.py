@@ -29,6 +29,7 @@ from daemon.observe.pulse import Pulse, Watched
 from daemon.patience import GivenUp, wait_for
 from daemon.polling import Polled
 from daemon.reading import Reads
+from daemon.retention import Retention, Trimmed
 from daemon.signals import Asked, handled
 from daemon.state import State
 from daemon.store import Store, clock, keys
@@ -74,6 +75,7 @@ class Service:
         reader = readers.configured(config, self._read, self.asked)
         self._reads = Reads(self.store, config, reader, self._extract, self.log)
         self._triage = Triage(self.store, config, self._embed, self._ask)
+        self._retention = Retention(self.store, config)
 
     def start(self) -> None:
         """Undo what the last end left half done."""
@@ -177,10 +179,16 @@ class Service:
         Raises WorkerError when the worker can't even begin with triage and nothing else was done.
         """
         self._say(releases.mend_link(self.state, self.store))
+        self._trim()
         if "edit" in releases.holds(self.store):
             return False
         with self.pulse.during("edit"):
             return self._work()
+
+    def _trim(self) -> None:
+        done = self._retention.step(now())
+        if done != Trimmed():
+            self.log.info("rows.trimmed", texts=done.texts, dead_letters=done.letters)
 
     def _work(self) -> bool:
         if self._broken_off is not None:
