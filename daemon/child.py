@@ -20,6 +20,7 @@ from typing import IO, Protocol, TypeVar
 
 from pydantic import ValidationError
 
+from daemon import log_files
 from daemon.deaths import TIMEOUT, WorkerError, death, log_size
 from daemon.memory import held_mb, offer_to_the_kernel
 from daemon.messages import ALIVE, AT_WORK, Envelope, Failed, Progress, Reply, ReplyLine, Request
@@ -36,6 +37,7 @@ LOOK_SECONDS = 0.2  #: between two looks at a silent worker
 MEMORY_LOOK_SECONDS = 0.5  #: between two looks at its memory
 LAST_WORDS_SECONDS = 0.3  #: for a worker about to be killed to write its stacks to its log
 ENDING_SECONDS = 5.0  #: for a worker that closed its pipe to end by itself
+LOG_MAX_MB = 20.0  #: of a worker's log before a worker starts, where nothing else is configured
 MAX_REPLY_CHARS = 2**28  #: of a line; 500 vectors of 4,096 numbers are 11 million
 
 
@@ -71,8 +73,10 @@ class Worker:
         should_stop: ShouldStop,
         limits: Limits = Limits(),
         program: Sequence[str] = (sys.executable, "-m", "daemon.worker"),
+        log_max_mb: float = LOG_MAX_MB,
     ) -> None:
         self._config, self._log, self._should_stop = config, log, should_stop
+        self._log_max_mb = log_max_mb
         self._limits, self._program = limits, program
         self._process: subprocess.Popen[str] | None = None
         self._replies: queue.Queue[str | None] = queue.Queue()
@@ -146,6 +150,7 @@ class Worker:
             return self._process
         self.kill()
         self._replies, self._pulse = queue.Queue(), _Pulse()
+        log_files.trim(self._log, self._log_max_mb)  # a worker that dies each minute fills no disk
         self._logged = log_size(self._log)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -58,6 +58,7 @@ class Ingest(_Section):
     max_undecided_facts: Positive = 100_000
     max_undecided_facts_per_source: Positive = 20_000
     max_new_facts_per_source_per_day: Positive = 20_000
+    keep_entry_text_days: Annotated[float, Field(ge=0, le=36500)] = 7
 
 
 class Extraction(_Section):

@@ -199,20 +199,26 @@ def _promote(
     try:
         releases.promote(state, store, number, now, release.reason, after=release.parent)
     except (Conflict, Refused, IntegrityError) as error:
-        return _withdraw(store, release, str(error), now)
+        return _withdraw(state, store, release, str(error), now)
     releases.prune(state, store, config.daemon.keep_releases, now)
     new = facts.of_batch(store, release.batch_id) if release.batch_id else []
     return Done("promoted", number, (), sum(f.state == "promoted" for f in new), set_aside)
 
 
-def _withdraw(store: Store, release: releases.Release, why: str, now: datetime) -> Done:
-    """Refuse a verified candidate that events have overtaken; its facts are approved again."""
+def _withdraw(
+    state: State, store: Store, release: releases.Release, why: str, now: datetime
+) -> Done:
+    """Refuse a verified candidate that events have overtaken; its facts are approved again.
+
+    Nothing goes back to it any more, so its files go.
+    """
     with store.write():
         store.transition("release", release.number, "refuse", now, why)
         if release.batch_id is not None:
             for fact in facts.of_batch(store, release.batch_id):
                 if fact.state == "verified":
                     store.transition("fact", fact.id, "return", now, why)
+    releases.delete_files(state, releases.get(store, release.number))
     return Done("refused", release.number, (why,))
 
 
@@ -242,10 +248,12 @@ def _failed(store: Store, config: Config, plan: Plan, error: WorkerError, now: d
 
     A fact that was alone in its batch is given up after too many.
     """
+    why = releases.INTERRUPTED if error.is_stop else str(error)
+    died = error.is_at_work and not error.is_stop
     with store.write():
         if plan.batch is not None:
             _end_attempt(store, config, plan, plan.batch, error, now)
-        store.transition("release", plan.number, "refuse", now, str(error))
+        store.transition("release", plan.number, "refuse", now, why, died=int(died))
     if error.is_stop:
         raise error
     return Done("failed", plan.number, (str(error),))

@@ -61,7 +61,7 @@ def release_without(
         _publish(state, store, config, parent, number, kept, folder, now)
     except BaseException as error:
         with store.write():
-            store.transition("release", number, "refuse", now, str(error) or "interrupted")
+            store.transition("release", number, "refuse", now, str(error) or releases.INTERRUPTED)
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,6 +1,7 @@
 """Errors that reach the operator.
 
 WisedError                exit 1
+├── NotReadable           exit 1   the system does not let a file be read
 ├── UsageError            exit 2
 ├── NotFound              exit 3
 ├── Conflict              exit 4
@@ -40,6 +41,10 @@ class WisedError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+
+class NotReadable(WisedError):
+    """The system did not let a file be read, so nothing is known of what is in it."""
 
 
 class UsageError(WisedError):

@@ -37,6 +37,7 @@ EVENTS = frozenset(
         "release.measured",
         "release.not_rolled_back",
         "release.rolled_back",
+        "rows.trimmed",
         "source.failed",
         "source.polled",
         "source.waits",

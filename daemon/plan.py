@@ -24,7 +24,7 @@ from daemon.store import Store, facts, shards, timestamp
 from daemon.store.facts import Fact
 from ingest import ASKED, Names, fill, name_key
 from policies.compaction import due
-from policies.retry import wait_after
+from policies.retry import LONGEST, wait_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,27 +134,52 @@ def _is_recent(at: str, wait: timedelta, now: datetime) -> bool:
 
 
 def _may_forget(store: Store, config: Config, parent: int, now: datetime) -> bool:
-    """Tell whether a release may be tried that only forgets: not at once again, not for ever.
+    """Tell whether a release may be tried that only forgets: not at once again.
 
-    One that a crash cut short was not refused by the gate, nor was one that a person asked for.
+    After ``max_attempts`` tries that failed at work once a day; it is never given up, for until
+    it succeeds what was retracted is answered.
     """
+    tries = _tries(store, "update", parent)
+    if tries.at_work >= config.daemon.max_attempts:
+        return not _is_recent(tries.last, LONGEST, now)
+    return not _is_put_off(tries, config, now)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tries:
+    """Candidates without new facts that were refused."""
+
+    failed: int  #: without those that were cut short, which is no fault of theirs
+    at_work: int  #: of these: the gate refused it, or the worker died with its models loaded
+    last: str  #: when the last of them was begun; empty when there is none
+
+
+def _tries(store: Store, kind: str, parent: int) -> _Tries:
+    """Return what became of earlier candidates of one kind, all grown from one release."""
     row = store.one(
-        "SELECT count(*) AS n, max(created_at) AS at FROM release WHERE state = 'refused'"
-        " AND kind = 'update' AND batch_id IS NULL AND reason != 'interrupted' AND parent = ?",
+        "SELECT count(*) AS failed, coalesce(sum(died OR measures != '{}'), 0) AS at_work,"
+        " coalesce(max(created_at), '') AS last FROM release WHERE state = 'refused'"
+        " AND kind = ? AND batch_id IS NULL AND reason != ? AND parent = ?",
+        kind,
+        releases.INTERRUPTED,
         parent,
     )
     assert row is not None, "an aggregate has a row"
-    if row["n"] == 0:
-        return True
-    wait = wait_after(row["n"], timedelta(minutes=config.daemon.retry_minutes), 0)
-    return row["n"] < config.daemon.max_attempts and not _is_recent(row["at"], wait, now)
+    return _Tries(**row)
+
+
+def _is_put_off(tries: _Tries, config: Config, now: datetime) -> bool:
+    if not tries.failed:
+        return False
+    wait = wait_after(tries.failed, timedelta(minutes=config.daemon.retry_minutes), 0)
+    return _is_recent(tries.last, wait, now)
 
 
 def _compaction(store: Store, config: Config, now: datetime) -> Plan | None:
     """Plan to rewrite shards of the promoted release when a bound is passed.
 
-    First leaves what has been retracted; and after a refusal the next try waits for as many
-    releases as small shards may gather, so that it has something else to work with.
+    First leaves what has been retracted; and after one that failed at work the next try waits for
+    as many releases as small shards may gather, so that it has something else to work with.
     """
     parent, section = releases.promoted(store), config.wise
     views = shards.views(store, parent.number)
@@ -164,9 +189,12 @@ def _compaction(store: Store, config: Config, now: datetime) -> Plan | None:
         return None
     row = store.one(
         "SELECT max(number) AS n FROM release WHERE kind = 'compaction' AND state = 'refused'"
+        " AND (died OR measures != '{}')"
     )
     assert row is not None, "an aggregate has a row"
     if row["n"] is not None and parent.number <= row["n"] + section.max_small_shards:
+        return None
+    if _is_put_off(_tries(store, "compaction", parent.number), config, now):
         return None
     number, last = begin(
         store, config, parent.number, now, kind="compaction", rewritten=json.dumps(wanted)

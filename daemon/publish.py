@@ -91,8 +91,18 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def names(link: Path, folder: Path | None) -> bool:
+    """Tell whether ``point`` has nothing to do: one readlink."""
+    if not link.is_symlink():
+        return folder is None and not link.exists()
+    return folder is not None and os.readlink(link) == os.path.relpath(folder, link.parent)
+
+
 def point(link: Path, folder: Path | None) -> None:
-    """Let the symbolic link name ``folder`` (None: remove it), in one step."""
+    """Let the symbolic link name ``folder`` (None: remove it), in one step.
+
+    Not for two at once: they would share the link that it makes first.
+    """
     if folder is None:
         link.unlink(missing_ok=True)
     else:

@@ -6,18 +6,20 @@ Nothing here loads a model.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
-from daemon.errors import Conflict, IntegrityError, NotFound, Refused
+from daemon.errors import Conflict, IntegrityError, NotFound, NotReadable, Refused, WisedError
 from daemon.faults import fault
 from daemon.measured import Measured
-from daemon.publish import ASIDE, TEMPORARY, point
+from daemon.publish import ASIDE, TEMPORARY, names, point
 from daemon.state import State
 from daemon.store import Store, facts, timestamp
 from wise import manifest
@@ -25,6 +27,14 @@ from wise.errors import BadArtifact
 
 #: states from which a release can be made to answer
 READY = ("verified", "previous", "retained")
+#: states that a release doesn't come back from, so that its files go
+GONE = ("pruned", "refused")
+#: that a folder which no row speaks of is kept for a person to look at
+ASIDE_DAYS = 7
+#: why a candidate was refused that a stop, a crash or a failed step cut short; no fault of its own
+INTERRUPTED = "interrupted"
+#: what is raised for a file that isn't there; any other error of the system is no damage
+MISSING = (FileNotFoundError, NotADirectoryError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +107,35 @@ def folder_of(state: State, release: Release) -> Path | None:
 
 
 def check_files(state: State, release: Release) -> None:
-    """Raise IntegrityError unless the release's files are those that were published."""
+    """Raise IntegrityError unless the release's files are those that were published.
+
+    Raises NotReadable when the system refused to read them: missing rights, or no file handle
+    left, say nothing of the files.
+    """
     folder = folder_of(state, release)
     if folder is None:
         return
     try:
+        with contextlib.suppress(*MISSING):
+            os.stat(folder)  # `verify` takes a folder that it may not look at for none
         manifest.verify(folder)
         digest = manifest.file_sha256(folder / manifest.NAME)
-    except BadArtifact as error:
-        raise IntegrityError(f"release {release.number}: {error}", error.hint) from error
+    except (BadArtifact, OSError) as error:
+        why = error if isinstance(error, OSError) else error.__cause__
+        if isinstance(why, OSError) and not isinstance(why, MISSING):
+            raise _not_readable(release, why) from error
+        hint = error.hint if isinstance(error, BadArtifact) else ""
+        raise IntegrityError(f"release {release.number}: {error}", hint) from error
     if digest != release.manifest_sha256:
         raise IntegrityError(f"release {release.number}: its manifest is not the published one")
+
+
+def _not_readable(release: Release, why: OSError) -> NotReadable:
+    return NotReadable(
+        f"release {release.number} can't be read: {why}",
+        hint="wised doctor looks at the rights of the state folder; run as the daemon's user."
+        " If the disk is broken: wised rollback",
+    )
 
 
 def promote(
@@ -127,7 +155,8 @@ def promote(
     the same transaction.
 
     Raises Conflict when it is in no state to, Refused when it holds a retracted fact,
-    IntegrityError when its files were changed. One transaction moves the pointer and all facts.
+    IntegrityError when its files were changed. One transaction moves the pointer and all facts;
+    a WisedError says that the link could not follow.
     """
     release = get(store, number)
     if release.state not in READY:
@@ -140,7 +169,14 @@ def promote(
         if then_hold is not None:
             hold(store, "promote", then_hold, now)
     fault("promote.moved")
-    relink(state, store)
+    try:
+        relink(state, store)
+    except OSError as error:
+        raise WisedError(
+            f"release {number} answers by the records, but {state.current} can't be made to name"
+            f" it: {error.strerror}",
+            hint=f"mend that; wised release promote {number} sets the link, and so does wised run",
+        ) from error
     fault("promote.linked")
 
 
@@ -270,6 +306,7 @@ def rollback(state: State, store: Store, to: int | None, now: datetime, reason: 
         if to is None:
             raise NotFound("the bare model answers: there is no release before it")
     if get(store, to).state == "promoted":
+        relink(state, store)
         return to
     why = f"rolled back to release {to}: {reason}"
     promote(state, store, to, now, reason, then_hold=why)
@@ -298,9 +335,20 @@ def holds(store: Store) -> dict[str, str]:
     return {r["kind"]: r["reason"] for r in store.rows("SELECT * FROM hold ORDER BY kind")}
 
 
-def relink(state: State, store: Store) -> None:
-    """Point the ``current`` link at the promoted release."""
-    point(state.current, folder_of(state, promoted(store)))
+def relink(state: State, store: Store) -> bool:
+    """Point the ``current`` link at the promoted release; tell whether it named something else.
+
+    Row and link are looked at again with the write lock: of two promotions at once neither can
+    set the link to what the other has replaced.
+    """
+    if names(state.current, folder_of(state, promoted(store))):
+        return False
+    with store.write():
+        folder = folder_of(state, promoted(store))
+        if names(state.current, folder):
+            return False
+        point(state.current, folder)
+    return True
 
 
 def prune(state: State, store: Store, keep: int, now: datetime, reason: str = "") -> list[int]:
@@ -315,26 +363,34 @@ def prune(state: State, store: Store, keep: int, now: datetime, reason: str = ""
     ]
     gone = [n for n in prunable(views, keep) if get(store, n).state == "retained"]
     for number in gone:
-        folder = folder_of(state, get(store, number))
         with store.write():
             store.transition("release", number, "prune", now, why)
         fault("prune.marked")
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        delete_files(state, get(store, number))
         fault("prune.deleted")
     return gone
+
+
+def delete_files(state: State, release: Release) -> None:
+    """Delete the files of a release that is gone; what a crash leaves of them goes at a start."""
+    assert release.state in GONE, "its files may be wanted"
+    folder = folder_of(state, release)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def reconcile(state: State, store: Store, now: datetime) -> list[str]:
     """Bring files and rows in line after any end of the last daemon; return what was done.
 
-    Unfinished candidates are dropped and their facts approved again; temporary folders go;
-    folders that no row speaks of are set aside; a promoted release whose files are damaged gives
-    way to the newest good one.
+    Unfinished candidates are dropped and their facts approved again; temporary folders go, and
+    those of releases that are gone; folders that no row speaks of are set aside for a while; a
+    promoted release whose files are damaged gives way to the newest good one that it grew from.
+    Raises NotReadable when the system doesn't let its files be read.
     """
     done = _drop_unfinished(store, now)
     fault("reconcile.dropped")
-    done += _tidy_folders(state, store)
+    done += _tidy_folders(state, store, now)
+    done += _drop_aside(state, store, now)
     fault("reconcile.tidied")
     current = promoted(store)
     try:
@@ -342,8 +398,17 @@ def reconcile(state: State, store: Store, now: datetime) -> list[str]:
     except IntegrityError as error:
         done.append(_fall_back(state, store, current, error, now))
     fault("reconcile.checked")
-    relink(state, store)
-    return done
+    return done + mend_link(state, store)
+
+
+def mend_link(state: State, store: Store) -> list[str]:
+    """Bring ``current`` in line with the row, which a promotion may not have got to.
+
+    Returns what was done; when nothing is to do that costs one readlink.
+    """
+    if not relink(state, store):
+        return []
+    return [f"let the link {state.current.name} name release {promoted(store).number}"]
 
 
 def _drop_unfinished(store: Store, now: datetime) -> list[str]:
@@ -351,26 +416,46 @@ def _drop_unfinished(store: Store, now: datetime) -> list[str]:
     with store.write():
         for release in all_releases(store):
             if release.state in ("building", "candidate"):
-                store.transition("release", release.number, "refuse", now, "interrupted")
+                store.transition("release", release.number, "refuse", now, INTERRUPTED)
                 done.append(f"dropped the unfinished release {release.number}")
         waiting = facts.in_states(store, facts.IN_CYCLE)
         facts.move(store, waiting, "return", now, "the cycle was interrupted")
         store.connection.execute(
-            "UPDATE batch SET state = 'failed', error = 'interrupted' WHERE state = 'building'"
+            "UPDATE batch SET state = 'failed', error = ? WHERE state = 'building'", (INTERRUPTED,)
         )
     return done
 
 
-def _tidy_folders(state: State, store: Store) -> list[str]:
-    known = {r.folder for r in all_releases(store) if r.folder and r.state != "pruned"}
-    pruned = {r.folder for r in all_releases(store) if r.state == "pruned"}
+def _tidy_folders(state: State, store: Store, now: datetime) -> list[str]:
+    every = [r for r in all_releases(store) if r.folder]
+    gone = {r.folder for r in every if r.state in GONE}
+    known = {r.folder for r in every} - gone
     done = []
     for path in sorted(state.releases.iterdir()):
-        if path.name.startswith(TEMPORARY) or path.name in pruned:
+        if path.name.startswith(TEMPORARY) or path.name in gone:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name not in known and not path.name.startswith(ASIDE):
-            path.rename(_free_name(state.releases, f"{ASIDE}{path.name}"))
+            aside = _free_name(state.releases, f"{ASIDE}{path.name}")
+            path.rename(aside)
+            os.utime(aside, (now.timestamp(), now.timestamp()))  # it is kept from now on
             done.append(f"set aside {path.name}, which no release speaks of")
+    return done
+
+
+def _drop_aside(state: State, store: Store, now: datetime) -> list[str]:
+    """Delete what was set aside long ago; of candidates that were dropped all but the newest.
+
+    A full disk may let one build after the other fail when its folder is complete.
+    """
+    dropped = {f"{r.number:06d}" for r in all_releases(store) if r.state == "refused"}
+    aside = sorted(p for p in state.releases.iterdir() if p.name.startswith(ASIDE))
+    copies = [p for p in aside if p.name.removeprefix(ASIDE).partition("-")[0] in dropped]
+    until = (now - timedelta(days=ASIDE_DAYS)).timestamp()
+    done = []
+    for path in aside:
+        if path in copies[:-1] or path.stat().st_mtime < until:
+            shutil.rmtree(path, ignore_errors=True)
+            done.append(f"deleted {path.name}")
     return done
 
 
@@ -384,8 +469,11 @@ def _free_name(folder: Path, name: str) -> Path:
 def _fall_back(
     state: State, store: Store, broken: Release, error: IntegrityError, now: datetime
 ) -> str:
-    """Promote the newest good release in place of a damaged one and hold promotion."""
-    for release in reversed(all_releases(store)):
+    """Promote the newest good ancestor of a damaged release in its place and hold promotion.
+
+    No other: a release that it didn't grow from was left on purpose, by a rollback.
+    """
+    for release in _ancestors(store, broken):
         if release.state not in ("previous", "retained"):
             continue
         try:
@@ -395,6 +483,13 @@ def _fall_back(
             continue
         return f"{error}; went back to release {release.number}"
     raise error
+
+
+def _ancestors(store: Store, release: Release) -> Iterator[Release]:
+    """Yield what a release grew from, the nearest first; the bare model is the last."""
+    while release.parent is not None:
+        release = get(store, release.parent)
+        yield release
 
 
 def newest_first(releases: Sequence[Release]) -> list[Release]:

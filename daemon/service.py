@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from structlog.contextvars import bound_contextvars
 
-from daemon import attempts, log_files, polling, probation, progress, readers, releases
+from daemon import attempts, polling, probation, progress, readers, releases
 from daemon import log as status_log
 from daemon import reload as reloading
 from daemon.child import Limits, Worker, WorkerError
@@ -30,6 +30,7 @@ from daemon.observe.pulse import Pulse, Watched
 from daemon.patience import GivenUp, Overdue, Patience
 from daemon.polling import Polled
 from daemon.reading import Reads
+from daemon.retention import Retention, Trimmed
 from daemon.signals import Asked, handled
 from daemon.state import State
 from daemon.store import Store, clock, keys
@@ -56,6 +57,7 @@ class _Parts:
     extract: Extractor
     reads: Reads
     triage: Triage
+    retention: Retention
 
 
 class Service:
@@ -72,7 +74,6 @@ class Service:
         self._broken_off: str | None = None  #: why a cycle left files and rows out of line
         self.pulse = Pulse()
         self._watched, self._patience = Watched(self.pulse, self.asked), Patience()
-        log_files.trim(state.logs / "worker.log", config.log.file_max_mb)
         parts = self._parts(config)
         state.write_running(config)
         self._take_over(parts)
@@ -81,20 +82,25 @@ class Service:
         """Make what a configuration takes; nothing is in force yet. Raises ValueError."""
         section, log = config.daemon, self.state.logs / "worker.log"
         limits = Limits(section.worker_silence_seconds, section.worker_memory_mb)
+        worker = Worker(
+            self.state.running_file, log, self._watched, limits, log_max_mb=config.log.file_max_mb
+        )
         extract = polling.extractor(config)
         reader = readers.configured(config, self._read, self._watched)
         return _Parts(
             config,
-            Worker(self.state.running_file, log, self._watched, limits),
+            worker,
             extract,
             Reads(self.store, config, reader, extract, self.log),
             Triage(self.store, config, self._embed, self._ask),
+            Retention(self.store, config),
         )
 
     def _take_over(self, parts: _Parts) -> None:
         """Let a configuration be in force; a worker starts with it when it is first asked."""
         self.config, self._worker, self._extract = parts.config, parts.worker, parts.extract
         self._reads, self._triage = parts.reads, parts.triage
+        self._retention = parts.retention
 
     def start(self) -> None:
         """Undo what the last end left half done."""
@@ -102,8 +108,7 @@ class Service:
             if clock.is_behind(self.store, now()):
                 self.log.warning("clock.was_set", by_seconds=None)
                 clock.let_all_be_due(self.store, now())
-            for line in attempts.note_interrupted(self.store, self.config, now()):
-                self.log.warning("state.reconciled", what=line)
+            self._say(attempts.note_interrupted(self.store, self.config, now()))
             self._reconcile()
             self._renew_keys()
         self.pulse.ready()
@@ -118,7 +123,10 @@ class Service:
             self.log.info("facts.rekeyed", facts=found.facts, disputed_slots=found.disputed)
 
     def _reconcile(self) -> None:
-        for line in releases.reconcile(self.state, self.store, now()):
+        self._say(releases.reconcile(self.state, self.store, now()))
+
+    def _say(self, mended: Iterable[str]) -> None:
+        for line in mended:
             self.log.warning("state.reconciled", what=line)
 
     def reload(self) -> bool:
@@ -229,10 +237,17 @@ class Service:
 
         Raises WorkerError when the worker can't even begin with triage and nothing else was done.
         """
+        self._say(releases.mend_link(self.state, self.store))
+        self._trim()
         if "edit" in releases.holds(self.store):
             return False
         with self.pulse.during("edit"):
             return self._work()
+
+    def _trim(self) -> None:
+        done = self._retention.step(now())
+        if done != Trimmed():
+            self.log.info("rows.trimmed", texts=done.texts, dead_letters=done.letters)
 
     def _work(self) -> bool:
         if self._broken_off is not None:

@@ -29,6 +29,11 @@ MAX_STATUS_BYTES = 4_000_000  #: of `status.json` that is looked at
 SILENT_SECONDS = 120.0
 #: states of facts that are on their way into a release
 WAITING = ("received", "pending", "conflicting", "quarantined", "approved")
+#: all that ever came; of each source only the newest are kept
+LETTERS = (
+    "SELECT (SELECT count(*) FROM dead_letter)"
+    " + (SELECT coalesce(sum(letters_dropped), 0) FROM source) AS n"
+)
 #: marked entries; those of removed sources are never read
 UNREAD = (
     "SELECT count(*) AS n FROM unread JOIN entry ON entry.id = entry_id"
@@ -95,7 +100,7 @@ class Status:
         ]
         found += [f"source {s.name} is gone" for s in self.sources if s.state == "gone"]
         found += [f"{kind} is on hold: {reason}" for kind, reason in self.holds.items()]
-        if self.newest.state == "refused":
+        if self.newest.state == "refused" and self.newest.reason != releases.INTERRUPTED:
             found.append(f"release {self.newest.number} was refused: {self.newest.reason}")
         found += [_dispute(one) for one in self.disputes[:DISPUTES_TOLD]]
         if (more := len(self.disputes) - DISPUTES_TOLD) > 0:
@@ -129,7 +134,7 @@ def collect(store: Store, daemon: str | None, word: Word, now: datetime) -> Stat
         gate=next((r for r in every if r.measures), None),
         newest=every[0],
         holds=holds,
-        dead_letters=_count(store, "SELECT count(*) AS n FROM dead_letter"),
+        dead_letters=_count(store, LETTERS),
         dropped=quotas.since(store, now - quotas.DAY),
         unread=_count(store, UNREAD),
         disputes=tuple(_disputes(store)),

@@ -68,7 +68,8 @@ _DESCRIBE = (
     " (SELECT count(*) FROM entry WHERE source_id = source.id) AS entries,"
     " (SELECT count(DISTINCT fact_id) FROM evidence JOIN entry ON entry.id = entry_id"
     "  WHERE source_id = source.id) AS facts,"
-    " (SELECT count(*) FROM dead_letter WHERE source_id = source.id) AS dead_letters,"
+    " (SELECT count(*) FROM dead_letter WHERE source_id = source.id) + letters_dropped"
+    "  AS dead_letters,"
     " (SELECT coalesce(sum(facts), 0) FROM dropped WHERE source_id = source.id) AS dropped"
     " FROM source"
 )

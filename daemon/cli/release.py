@@ -152,8 +152,10 @@ def promote(
 
     wanted, why = number(which, "r"), reason_or(reason, "promoted by hand")
     with changing(place(context), dry_run=dry_run) as change:
-        result = "already_promoted"
-        if releases.get(change.store, wanted).state != "promoted":
+        if releases.get(change.store, wanted).state == "promoted":
+            releases.relink(change.state, change.store)
+            result = "already_promoted"
+        else:
             releases.promote(change.state, change.store, wanted, now(), why)
             result = "promoted"
         done = [Result(f"release {wanted}", result)]

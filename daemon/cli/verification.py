@@ -50,13 +50,13 @@ class Verified:
 def verified(state: State, number: int, *, rebuild: bool, answers: bool) -> Verified:
     """Check release ``number``.
 
-    Raises NotFound, Conflict for one that was pruned, and IntegrityError for the first thing that
-    is not as it was published.
+    Raises NotFound, Conflict for one that was pruned or refused, and IntegrityError for the first
+    thing that is not as it was published.
     """
     with state.store(read_only=True) as store:
         release = releases.get(store, number)
-        if release.state == "pruned":
-            raise Conflict(f"release {number} was pruned: its files are gone")
+        if release.folder is not None and release.state in releases.GONE:
+            raise Conflict(f"release {number} was {release.state}: its files are gone")
         releases.check_files(state, release)
         if release.folder is None:
             return Verified("no_files")

@@ -8,14 +8,13 @@ from bisect import bisect_left
 from collections import Counter
 from datetime import datetime
 
-from daemon import checks
+from daemon import checks, releases
 from daemon.store import Store
 
 #: upper bounds of the histogram of how long candidates took, in seconds
 EDIT_BUCKETS = (1.0, 3.0, 10.0, 30.0, 60.0, 180.0, 600.0, 1800.0, 3600.0, 7200.0)
 #: what became of a fact that was to be written, by the event that says so
 _EDITS = {"fact.promote": "promoted", "fact.return": "returned", "fact.fail": "failed"}
-_INTERRUPTED = "interrupted"  #: the reason that `releases.reconcile` gives
 
 
 class Tallies:
@@ -75,7 +74,7 @@ class Tallies:
 
     def _refused(self, event: sqlite3.Row) -> None:
         data = json.loads(event["data"])
-        if data["reason"] == _INTERRUPTED:  # how long the daemon was down is no edit's time
+        if data["reason"] == releases.INTERRUPTED:  # how long the daemon was down is no edit's time
             self._begun.pop(event["number"], None)
         elif data["from"] == "verified":
             self.gate["overtaken"] += 1

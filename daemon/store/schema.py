@@ -321,6 +321,14 @@ M012_RECEIVED = """
 CREATE INDEX fact_by_receipt ON fact(received_at);
 """
 
+#: candidates whose worker died at work; entries whose text may go, and letters that went
+M013_RETENTION = """
+ALTER TABLE release ADD COLUMN died INTEGER NOT NULL DEFAULT 0 CHECK (died IN (0, 1));
+CREATE INDEX entry_with_text ON entry(received_at) WHERE raw != '';
+CREATE INDEX dead_letter_by_source ON dead_letter(source_id);
+ALTER TABLE source ADD COLUMN letters_dropped INTEGER NOT NULL DEFAULT 0;
+"""
+
 #: statement scripts in order; the schema's version is how many of them have run
 MIGRATIONS: tuple[str, ...] = (
     M001_CREATE,
@@ -335,4 +343,5 @@ MIGRATIONS: tuple[str, ...] = (
     M010_VITAL_SIGNS,
     M011_CLI,
     M012_RECEIVED,
+    M013_RETENTION,
 )

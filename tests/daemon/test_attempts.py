@@ -284,10 +284,13 @@ def test_a_release_that_only_forgets_waits_between_its_tries(state: State, store
             raise WorkerError("worker.killed", "the worker was killed", is_at_work=True)
 
     done = []
-    for minutes in (0, 9, 1, 19, 1, 500):
+    for minutes in (0, 9, 1, 19, 1, 24 * 60 - 1, 1, 24 * 60 - 1, 1):
         now.now += timedelta(minutes=minutes)
         done.append(len(run_dry(state, store, Dies(), settings, now)))
-    assert done == [1, 0, 1, 0, 1, 0]
+    assert done == [1, 0, 1, 0, 1, 0, 1, 0, 1]  # after the third, once a day
+    now.now += timedelta(days=1)
+    run_dry(state, store, Builder(), settings, now)
+    assert facts.of_release(store, releases.promoted(store).number) == []
 
 
 def test_s09_a_clock_that_was_set_back_puts_nothing_off(state: State, store: Store) -> None:

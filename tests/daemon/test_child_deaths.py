@@ -264,3 +264,14 @@ time.sleep(60)
         time.sleep(0.05)
     os.kill(pid, signal.SIGKILL)
     pytest.fail("the worker outlived the daemon")
+
+
+def test_the_log_of_workers_that_die_one_after_the_other_is_bounded(tmp_path: Path) -> None:
+    log, stop = tmp_path / "worker.log", threading.Event()
+    script = "import sys; sys.stderr.write('x' * 1000 + '\\n'); sys.exit(1)"
+    program = (sys.executable, "-c", script)
+    worker = Worker(tmp_path / "config", log, stop, program=program, log_max_mb=0.003)
+    for _ in range(9):
+        assert error(worker).code == "worker.died"
+    assert {path.name for path in tmp_path.iterdir()} == {"worker.log", "worker.log.1"}
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2 * 4004

@@ -397,7 +397,9 @@ def test_a_candidate_with_a_retracted_fact_is_refused_and_the_rest_goes_on(
     assert states(store) == {gone: "retracted", stays: "promoted"}
 
 
-def test_a_release_that_only_forgets_is_not_tried_for_ever(state: State, store: Store) -> None:
+def test_a_release_that_only_forgets_is_not_tried_again_at_once_for_ever(
+    state: State, store: Store
+) -> None:
     gone = add_fact(store, "Italy", "Draghi")
     turn(state, store, Builder())
     with store.write():

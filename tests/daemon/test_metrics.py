@@ -161,15 +161,6 @@ def test_rollbacks_are_counted_by_who_caused_them(state):
     with state.store() as store:
         releases.reconcile(state, store, NOW + timedelta(hours=1))
     found = read(state)
-    assert value(found, "wised_active_release") == 3
-    # The newest good release is the third: forward again, so nothing was taken back.
-    assert value(found, "wised_rollbacks_total", cause="integrity") == 0
-    folder = state.releases / "000003"
-    (folder / "facts.jsonl").chmod(0o600)
-    (folder / "facts.jsonl").write_text("damaged\n")
-    with state.store() as store:
-        releases.reconcile(state, store, NOW + timedelta(hours=2))
-    found = read(state)
     assert value(found, "wised_active_release") == 1
     assert value(found, "wised_rollbacks_total", cause="integrity") == 1
 

@@ -203,6 +203,7 @@ def test_c07_a_database_of_the_first_schema_is_brought_up_and_keeps_its_rows(
                 "last_fact": None,
                 "settings": None,
                 "approved": 0,
+                "died": 0,
             },
             "release_fact": {"shard": None},
             "fact": {"brought_by": 3, "vouched_by": 3},
@@ -214,6 +215,7 @@ def test_c07_a_database_of_the_first_schema_is_brought_up_and_keeps_its_rows(
                 "last_full_at": None,
                 "moved_to": None,
                 "moved_polls": 0,
+                "letters_dropped": 0,
             },
             "batch": {"deaths": 0, "next_attempt_at": None, "split_from": None},
         }
