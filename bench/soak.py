@@ -172,6 +172,7 @@ def _in_feed(update: Update) -> bool:
 
 def _line(update: Update) -> str:
     row = {"subject": update.subject, "relation": update.relation, "object": update.new}
+    row["date"] = update.date  # some values return: without a date they would be repetitions
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 

@@ -9,6 +9,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
+from test_reader_facts import World as Sorted
 from world import START, new_state
 
 from daemon import polling
@@ -112,6 +113,19 @@ def test_a_log_is_tailed_by_offset_and_a_malformed_line_stops_nothing(
     assert (second.facts, second.dead) == (1, 0)
     letter = store.one("SELECT * FROM dead_letter")
     assert letter is not None and letter["code"] == "row.bad_json"
+
+
+def test_of_a_logs_rows_the_later_is_newer_also_within_one_poll(
+    state: State, store: Store, tmp_path: Path
+) -> None:
+    log, row = tmp_path / "corrections.jsonl", {"subject": "Chad", "relation": "head_of_government"}
+    said = ["Albert Padacké", "Saleh Kebzabo", "Succès Masra"]
+    log.write_text("".join(json.dumps({**row, "object": name}) + "\n" for name in said))
+    add_source(store, "log", str(log))
+    (found,) = poll(state, store)
+    assert found.facts == 3
+    after = Sorted(tmp_path / "other", store).sort_out()
+    assert after == {1: "superseded", 2: "superseded", 3: "approved"}
 
 
 def test_a_log_is_read_in_its_sources_format(state: State, store: Store, tmp_path: Path) -> None:
