@@ -7,6 +7,7 @@ entry was read, are written in one transaction after it.
 from __future__ import annotations
 
 import sqlite3
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,6 +15,7 @@ from typing import Any
 
 from daemon import quotas
 from daemon.config import Config
+from daemon.errors import WisedError
 from daemon.keeping import Stored, keep
 from daemon.quotas import Dropped
 from daemon.store import Store, facts, timestamp
@@ -87,7 +89,7 @@ class Reads:
         done = 0
         for one in _due(self._store, self._config, clock()):
             try:
-                found = examine(one.text, self._config, self._reader, self._extract)
+                found = self._read(one, self._reader)
             except ReaderError as why:
                 if why.code == "reader.stopped":
                     return done
@@ -97,6 +99,18 @@ class Reads:
             self._keep(one, found, clock())
             done += 1
         return done
+
+    def _read(self, one: _Unread, reader: Reader) -> Reading:
+        """Read one entry; a bug that its text brings to light is its own. Raises ReaderError."""
+        try:
+            return examine(one.text, self._config, reader, self._extract)
+        except (ReaderError, WisedError, sqlite3.Error):
+            raise
+        except Exception as error:
+            trace = "".join(traceback.format_exception(error))
+            self._log.error("read.broke_off", entry=one.entry.id, exception=trace)
+            what = f"{type(error).__name__}, which is a bug: the log has its traceback"
+            raise ReaderError("reader.bug", what) from error
 
     @property
     def _wait(self) -> timedelta:

@@ -310,6 +310,8 @@ class Service:
             self.log.error("triage.failed", error=str(sorted_out.error), **fields)
         elif sorted_out.facts:
             self.log.info("facts.triaged", facts=sorted_out.facts)
+        for trace in sorted_out.traces:
+            self.log.error("triage.broke_off", exception=trace)
         return sorted_out.facts
 
     def _request(self, request: Request, expect: type[T], budget_minutes: float) -> T:

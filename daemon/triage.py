@@ -6,6 +6,8 @@ writes it down.
 
 from __future__ import annotations
 
+import sqlite3
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +15,7 @@ from datetime import datetime
 from daemon import quotas
 from daemon.config import Config
 from daemon.deaths import WorkerError
-from daemon.errors import Conflict
+from daemon.errors import Conflict, WisedError
 from daemon.faults import fault
 from daemon.messages import Answers, Ask
 from daemon.neighbours import EmbedTexts, Neighbours
@@ -43,6 +45,7 @@ class Triaged:
     facts: int  #: decided on
     quarantined: int = 0  #: of these, because the worker dies of them
     error: WorkerError | None = None  #: the worker died; what it died of is tried in smaller groups
+    traces: tuple[str, ...] = ()  #: of bugs, each of which cost a fact
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +92,16 @@ class Triage:
                 raise
             return self._take_apart(waiting, error, is_embedded, now)
         fault("triage.asked")
+        traces = []
         for fact, answer in zip(waiting, answers, strict=True):
             with self._store.write():
-                found = self._examine(fact, answer.text)
+                found, trace = self._found(fact, answer.text)
                 _apply(self._store, fact, found, now)
             fault("triage.decided")
             if found.event != "duplicate":
                 self._near.keep(fact)
-        return Triaged(len(waiting))
+            traces += [trace] if trace else []
+        return Triaged(len(waiting), traces=tuple(traces))
 
     def _take_apart(
         self, group: Sequence[Fact], error: WorkerError, is_embedded: bool, now: datetime
@@ -125,6 +130,19 @@ class Triage:
         """Return what would become of each fact if it came alone; decides nothing."""
         self._near.meet(new)
         return [self._examine(fact, "") for fact in new]
+
+    def _found(self, fact: Fact, answer: str) -> tuple[Finding, str]:
+        """Return what becomes of one fact, and the traceback of a bug that it brings to light.
+
+        That costs this fact alone: left received, it would come first again after a restart.
+        """
+        try:
+            return self._examine(fact, answer), ""
+        except (WisedError, sqlite3.Error):
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}, which is a bug: the log has its traceback"
+            return Finding("quarantine", why), "".join(traceback.format_exception(error))
 
     def _examine(self, fact: Fact, answer: str) -> Finding:
         """Return what becomes of one fact, in the order: duplicate, known, conflict, policy."""

@@ -25,6 +25,7 @@ _PERMANENT = frozenset(
 _ENTRYS_OWN = frozenset(
     {
         "reader.bad_answer",
+        "reader.bug",
         "reader.crashed",
         "reader.died",
         "reader.failed",

@@ -10,6 +10,7 @@ import pytest
 from reader_world import toml
 from world import START, Clock, config, new_state
 
+from daemon import triage
 from daemon.config import load
 from daemon.errors import UsageError
 from daemon.messages import Answers, Ask, Embed, Embedded, Said
@@ -18,6 +19,7 @@ from daemon.store.lifecycle import FACT_STATES
 from daemon.triage import Triage, approve
 from ingest import Candidate
 from policies.approval import State, decide
+from policies.conflict import Resolution, Standing
 from policies.trust import Tier
 
 READ = "reader-local/1:demo"
@@ -130,6 +132,26 @@ def test_once_a_person_approved_it_a_read_fact_stands_like_any_other(world: Worl
     approve(world.store, guess, "checked", START + timedelta(days=2))
     older = world.add("Saleh Kebzabo", "pattern/1")
     assert world.sort_out() == {guess: "approved", older: "superseded"}
+
+
+def test_a_fact_that_brings_a_bug_to_light_is_quarantined_and_the_others_go_on(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = triage.resolve
+
+    def stumbles(new: Standing, held: Standing) -> Resolution:
+        if new.asserted_at == START + timedelta(days=1):
+            raise IndexError("list index out of range")
+        return judged(new, held)
+
+    monkeypatch.setattr(triage, "resolve", stumbles)
+    good = world.add("Saleh Kebzabo", "pattern/1")
+    bad = world.add("Succès Masra", "pattern/1", at=START + timedelta(days=1))
+    older = world.add("Albert Padacké", "pattern/1", at=START - timedelta(days=1))
+    found = world.triage.run(None, Clock()())
+    assert len(found.traces) == 1 and "list index out of range" in found.traces[0]
+    states = {f.id: f.state for f in facts.in_states(world.store, FACT_STATES)}
+    assert states == {good: "approved", bad: "quarantined", older: "superseded"}
 
 
 def test_a_guess_is_never_approved_by_rule() -> None:

@@ -220,6 +220,23 @@ def test_a_worker_that_breaks_over_a_text_costs_an_attempt_and_a_shutdown_none(
     assert (world.unread(), world.facts()) == (attempts, [])
 
 
+def test_a_text_that_brings_a_bug_to_light_costs_its_entry_and_nothing_else(world, monkeypatch):
+    def stumbles(*of):
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr("daemon.reading.examine", stumbles)
+    world.poll()
+    for minutes in (0, 100, 200):
+        world.read(minutes=minutes)
+    assert (world.unread(), world.facts()) == ([], [])
+    (letter,) = world.store.rows("SELECT code FROM dead_letter")
+    assert letter["code"] == "reader.bug"
+    traces = [
+        fields["exception"] for _, name, fields in world.log.lines if name == "read.broke_off"
+    ]
+    assert len(traces) == 3 and "list index out of range" in traces[0]
+
+
 def test_a_local_model_that_cannot_be_used_costs_no_attempt(world):
     local(
         world, lambda request: ReadText(code="reader.unusable", message="no model", hint="get one")
