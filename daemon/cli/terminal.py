@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -28,6 +29,20 @@ def ends_in_order() -> Iterator[None]:
 
 
 @contextmanager
+def _woken() -> Iterator[int]:
+    """Yield a descriptor that can be read from once a signal has come."""
+    ours, signals = os.pipe()
+    os.set_blocking(signals, False)
+    before = signal.set_wakeup_fd(signals, warn_on_full_buffer=False)
+    try:
+        yield ours
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(ours)
+        os.close(signals)
+
+
+@contextmanager
 def keys() -> Iterator[Callable[[], str]]:
     """Yield a function that waits for a key and returns it, empty when the terminal is gone.
 
@@ -42,9 +57,12 @@ def keys() -> Iterator[Callable[[], str]]:
     def key() -> str:
         tty.setcbreak(handle, termios.TCSADRAIN)
         try:
+            # NOTE: a signal that comes just before `read` begins would wait for a key, too.
+            while handle not in select.select([handle, woken], [], [])[0]:
+                os.read(woken, MAX_KEY_BYTES)
             return os.read(handle, MAX_KEY_BYTES).decode("utf-8", "replace")
         finally:
             termios.tcsetattr(handle, termios.TCSADRAIN, before)
 
-    with ends_in_order():
+    with ends_in_order(), _woken() as woken:
         yield key

@@ -204,7 +204,8 @@ def test_a_review_shows_hostile_text_harmlessly(state):
 
 def test_the_live_screen_shows_hostile_text_harmlessly(state):
     work = {"stage": HOSTILE, "since": NOW.isoformat(), "doing": HOSTILE, "done": 1, "total": 9}
-    state.status_file.write_text(json.dumps({"work": work}))
+    said = {"at": NOW.isoformat(), "daemon": {"trouble": [HOSTILE]}, "work": work}
+    state.status_file.write_text(json.dumps(said))
     with state.lock(), terminal("-C", str(state.folder), "status", "--watch") as screen:
         for text in ("hold on ingest", "doing", "failing, 4 in a row", "last gate"):
             screen.expect(text)

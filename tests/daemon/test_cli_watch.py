@@ -49,7 +49,8 @@ def held_back(made):
 def write_work(state, done):
     body = {"stage": "edit", "since": NOW.isoformat(), "doing": "training the shard"}
     work = {**body, "done": done, "total": 40}
-    state.status_file.write_text(json.dumps({"work": work}))
+    said = {"at": NOW.isoformat(), "daemon": {"trouble": []}, "work": work}
+    state.status_file.write_text(json.dumps(said))
 
 
 def test_the_screen_shows_all_there_is_and_follows_it(state):

@@ -107,7 +107,7 @@ def test_sigusr1_writes_the_stacks_of_all_threads_and_stop_ends_with_0(
 
 def test_stop_does_not_wait_longer_than_it_may(state: State, idle: Running) -> None:
     ran = wised(state, "stop", "--timeout", "0")
-    assert ran.returncode == 6
+    assert ran.returncode == 8
     assert f"pid {idle.process.pid} still runs" in ran.stderr
     assert idle.ends() == 0
 
