@@ -29,6 +29,8 @@ from wise.errors import BadArtifact
 READY = ("verified", "previous", "retained")
 #: states that a release doesn't come back from, so that its files go
 GONE = ("pruned", "refused")
+#: states of facts that somebody has spoken against
+NOT_TO_BE_SAID = ("retracted", "rejected", "quarantined")
 #: that a folder which no row speaks of is kept for a person to look at
 ASIDE_DAYS = 7
 #: why a candidate was refused that a stop, a crash or a failed step cut short; no fault of its own
@@ -154,7 +156,7 @@ def promote(
     approved the release (the daemon's own promotions); ``then_hold`` sets a hold on promotion in
     the same transaction.
 
-    Raises Conflict when it is in no state to, Refused when it holds a retracted fact,
+    Raises Conflict when it is in no state to, Refused when it holds a fact not to be said,
     IntegrityError when its files were changed. One transaction moves the pointer and all facts;
     a WisedError says that the link could not follow.
     """
@@ -223,10 +225,10 @@ def _move_pointer(store: Store, number: int, now: datetime, reason: str) -> None
     for row in store.rows("SELECT number FROM release WHERE state = 'previous'"):
         if row["number"] != number:
             store.transition("release", row["number"], "retain", now)
-    if gone := _held_in_states(store, number, ("retracted",)):
+    if gone := _held_in_states(store, number, NOT_TO_BE_SAID):
         raise Refused(
-            f"release {number} answers with fact {gone[0]['id']}, which was retracted",
-            hint="choose a release made after the retraction",
+            f"release {number} answers with fact {gone[0]['id']}, which is {gone[0]['state']}",
+            hint="choose a release that was made without it; release 0 is the bare model",
         )
     target = get(store, number)
     # The unique index allows one promoted release at a time: the old one steps down first.

@@ -25,7 +25,7 @@ def _config() -> None:
 
 @app.command()
 def show(context: typer.Context, as_json: Json = False) -> None:
-    """Show every setting as it is in force, and whether config.toml says so.
+    """Show every setting as config.toml and the defaults have it.
 
     Example: wised config show
     """

@@ -109,7 +109,11 @@ def requeue(store: Store, fact_ids: Sequence[int], reason: str, now: datetime) -
             if fact.state == "duplicate":
                 results.append(_result(fact, "already_duplicate"))
                 continue
-            next_state("fact", fact.state, "requeue")
+            if fact.state != "dropped":
+                raise Conflict(
+                    f"fact {fact.id} is {fact.state}; only a dropped one is received again",
+                    hint=f"wised fact approve {fact.id}",
+                )
             number = facts.insert_again(store, fact, now)
             why = f"{reason}: received again as fact {number}"
             store.transition("fact", fact.id, "requeue", now, why, same_as=number)

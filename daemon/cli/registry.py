@@ -27,6 +27,9 @@ _FROM = {"pause": ("active",), "resume": ("paused", "gone"), "remove": ("active"
 _TO = {"pause": "paused", "resume": "active", "remove": "removed"}
 
 
+LETTERS_SHOWN = 5  #: of a source
+
+
 @dataclass(frozen=True, slots=True)
 class Described:
     """A source with what its polls came to."""
@@ -115,6 +118,27 @@ def describe(store: Store, name: str) -> Described:
     if row is None:
         raise NotFound(f"no source {name!r}", hint="wised source list shows them")
     return _described(row)
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A row or an entry that could not be read."""
+
+    received_at: datetime
+    location: str  #: in its source: a file and an offset, an entry's title
+    code: str
+    message: str
+
+
+def dead_letters(store: Store, source_id: int, limit: int = LETTERS_SHOWN) -> list[DeadLetter]:
+    """Return a source's newest dead letters, the newest first."""
+    rows = store.rows(
+        "SELECT received_at, location, code, message FROM dead_letter"
+        " WHERE source_id = ? ORDER BY id DESC LIMIT ?",
+        source_id,
+        limit,
+    )
+    return [DeadLetter(datetime.fromisoformat(at), *rest) for at, *rest in rows]
 
 
 def raw(store: Store, name: str) -> sqlite3.Row | None:

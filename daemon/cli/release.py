@@ -18,7 +18,7 @@ from daemon.cli.common import (
     reason_or,
     show_changes,
 )
-from daemon.render import fields, print_json, table
+from daemon.render import fields, note, print_json, table
 
 app = typer.Typer(name="release")
 Number = Annotated[str, typer.Argument(metavar="N", help="A release, such as 3 or r3.")]
@@ -165,7 +165,7 @@ def promote(
 def rollback(
     context: typer.Context,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="N", help="Default: the previous release.")
+        str | None, typer.Option("--to", metavar="N", help="Default: the one that it grew from.")
     ] = None,
     reason: Reason = "",
     dry_run: DryRun = False,
@@ -186,6 +186,12 @@ def rollback(
         result = "already_promoted" if before == after else "promoted"
         done = [Result(f"release {after}", result)]
         show_changes(done, change.changes(), dry_run=dry_run, as_json=as_json)
+    if not dry_run and not as_json and before != after:
+        note(
+            "Promotion is on hold until: wised resume promote\n"
+            "Facts that are verified now wait: wised fact retract ID takes a wrong one out,"
+            " wised fact approve ID brings a right one back."
+        )
 
 
 @app.command()

@@ -74,7 +74,8 @@ def run(
     context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="Do what is due, then end.")] = False,
     stages: Annotated[
-        str, typer.Option("--stages", metavar="LIST", help="What to do: ingest, edit.")
+        str,
+        typer.Option("--stages", metavar="LIST", help="ingest: poll, read; edit: sort out, write."),
     ] = ",".join(STAGES),
 ) -> None:
     """Run the daemon in the foreground; SIGTERM drains, a second one stops at once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,7 +25,7 @@ from daemon.render import ago, fields, note, print_json, table, times
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from daemon.cli.registry import Described
+    from daemon.cli.registry import DeadLetter, Described
 
 app = typer.Typer(name="source")
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A source's name.")]
@@ -95,6 +96,8 @@ def add(
     with changing(place(context), dry_run=dry_run) as change:
         result = Result(f"source {new.name}", registry.add(change.store, new, now(), why))
         show_changes([result], change.changes(), dry_run=dry_run, as_json=as_json)
+    if kind is Kind.log and not Path(new.location).exists():
+        note(f"{new.location} is not there yet: until it is, the source fails.")
 
 
 @app.command("list")
@@ -144,20 +147,32 @@ def _row(one: Described, moment: datetime) -> tuple[object, ...]:
 
 @app.command()
 def show(context: typer.Context, name: Name, as_json: Json = False) -> None:
-    """Show one source: where it is, how its polls went, what it brought.
+    """Show one source: where it is, how its polls went, what it brought, what could not be read.
 
     Example: wised source show world
     """
     from daemon.cli import registry
 
     with reading(context) as store:
-        document = _document(registry.describe(store, name))
+        one = registry.describe(store, name)
+        letters = registry.dead_letters(store, one.id)
+    document = _document(one)
     if as_json:
-        print_json({"source": document})
+        print_json({"source": {**document, "latest_dead_letters": [_letter(x) for x in letters]}})
     else:
         fields(document.items())
+        fields((f"  {x.location}", f"{x.code}: {x.message}") for x in letters)
         if document["proposed_url"] is not None:
             note(f"It says that it has moved: wised source set-url {name} follows it.")
+
+
+def _letter(one: DeadLetter) -> dict[str, object]:
+    return {
+        "received_at": times(one.received_at),
+        "location": one.location,
+        "code": one.code,
+        "message": one.message,
+    }
 
 
 def _document(one: Described) -> dict[str, object]:

@@ -118,6 +118,21 @@ def test_a_release_with_a_retracted_fact_is_refused(three):
     assert current(three) == 2
 
 
+@pytest.mark.parametrize("decision", ["reject", "quarantine"])
+def test_a_release_with_a_fact_that_a_person_spoke_against_is_not_gone_back_to(three, decision):
+    said = wised(three, "rollback").err
+    assert "wised resume promote" in said and "wised fact retract" in said
+    fact = "2"  # of Mali, which came with release 2
+    assert wised(three, "fact", "requeue", fact).code == 4
+    assert wised(three, "fact", "approve", fact).code == 0
+    assert wised(three, "fact", decision, fact).code == 0
+    for line in (("release", "promote", "2"), ("rollback", "--to", "2")):
+        ran = wised(three, *line)
+        assert ran.code == 5
+        assert f"fact {fact}, which is {decision.removesuffix('e')}ed" in ran.err
+    assert current(three) == 1
+
+
 def test_rollback_goes_to_the_previous_release_and_holds_promotion_within_a_second(three):
     began = time.monotonic()
     ran = wised(three, "rollback", "--reason", "wrong capital")

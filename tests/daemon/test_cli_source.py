@@ -26,8 +26,23 @@ def test_an_added_feed_is_due_at_once(state):
         assert events(store)[-1][0].startswith("operator:")
 
 
+def test_what_could_not_be_read_is_shown_with_its_place_and_reason(state, tmp_path):
+    log = tmp_path / "fixes.jsonl"
+    log.write_text("".join(f"{{{number}\n" for number in range(7)))
+    wised(state, "source", "add", "log", str(log))
+    assert wised(state, "run", "--once", "--stages", "ingest").code == 0
+    found = one(state, "fixes")
+    assert found["dead_letters"] == 7
+    assert [x["location"] for x in found["latest_dead_letters"]] == [
+        f"offset {3 * number}" for number in (6, 5, 4, 3, 2)
+    ]
+    assert found["latest_dead_letters"][0]["code"] == "row.bad_json"
+    assert "row.bad_json: not JSON" in wised(state, "source", "show", "fixes").out
+
+
 def test_a_log_is_stored_by_its_absolute_path_and_named_after_its_file(state, tmp_path):
-    assert wised(state, "source", "add", "log", "fixes.jsonl").code == 0
+    ran = wised(state, "source", "add", "log", "fixes.jsonl")
+    assert (ran.code, "fixes.jsonl is not there yet" in ran.err) == (0, True)
     assert one(state, "fixes")["location"] == str(tmp_path / "fixes.jsonl")
     assert one(state, "fixes")["tier"] == "normal"
 
