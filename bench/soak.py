@@ -36,6 +36,7 @@ from demo.world import Update
 
 LONGEST_SECONDS = 14.0  #: that a daemon lives; a batch of four facts takes about eight
 WORKER_SHARE = 0.2  #: of the kills that hit the worker
+DRAIN_SECONDS = 3600.0
 NEWS = 4  #: updates that are published before each life
 EVERY = 10  #: lives after which all invariants are looked at
 #: small batches and few probes: what counts here is how often work is cut short
@@ -146,7 +147,8 @@ class _World:
         text = text.replace("batch_max_facts = 4\n", "batch_max_facts = 100\n")
         self.state.config_file.write_text(text, "utf-8")
         command = [sys.executable, "-m", "daemon.cli", "--state", str(self.state.folder)]
-        for _ in range(10):
+        until = time.monotonic() + DRAIN_SECONDS
+        while time.monotonic() < until:
             subprocess.run(
                 [*command, "run", "--once"], stderr=subprocess.DEVNULL, check=True, timeout=3600
             )
@@ -157,7 +159,7 @@ class _World:
                 )
             if row is not None and not row["n"]:
                 return
-            time.sleep(1)
+            time.sleep(2)  # a batch that died often waits for minutes
 
 
 def _allow_loopback(state: State) -> None:
