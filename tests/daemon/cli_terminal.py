@@ -16,7 +16,11 @@ from pathlib import Path
 import daemon
 
 ROOT = Path(daemon.__file__).resolve().parents[1]
-MAIN = "from daemon.cli import main; main()"
+#: SIGINT as in a shell that someone sits at: in the background it is inherited as ignored
+MAIN = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    " from daemon.cli import main; main()"
+)
 PATIENCE_SECONDS = 30.0
 
 
