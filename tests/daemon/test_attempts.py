@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 from cli_world import wised
-from world import START, Builder, Clock, add_fact, config, new_state, states
+from world import START, Builder, Clock, add_fact, config, states
 
 from daemon import attempts, releases
 from daemon.child import WorkerError
@@ -20,17 +18,6 @@ from daemon.state import State
 from daemon.store import Store, clock, facts
 
 NAMES = [f"Land {chr(65 + i)}" for i in range(20)]
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> State:
-    return new_state(tmp_path)
-
-
-@pytest.fixture
-def store(state: State) -> Iterator[Store]:
-    with state.store() as opened:
-        yield opened
 
 
 @dataclass

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from test_attempts import Day, Stops, run_dry
-from world import START, Builder, add_fact, config, new_state
+from world import START, Builder, add_fact, config
 
 from daemon import releases
 from daemon.child import WorkerError
@@ -17,17 +15,6 @@ from daemon.messages import Build, Built, ShardMade
 from daemon.observe.tallies import Tallies
 from daemon.state import State
 from daemon.store import Store, facts
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> State:
-    return new_state(tmp_path)
-
-
-@pytest.fixture
-def store(state: State) -> Iterator[Store]:
-    with state.store() as opened:
-        yield opened
 
 
 class CanNotBegin(Builder):

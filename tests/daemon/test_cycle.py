@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from world import Builder, Clock, add_fact, config, new_state, states
+from world import Builder, Clock, add_fact, config, states
 
 from daemon import releases
 from daemon.child import WorkerError
@@ -19,17 +18,6 @@ from daemon.measured import Measured
 from daemon.messages import Build, Built, ShardMade
 from daemon.state import State
 from daemon.store import Store, facts
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> State:
-    return new_state(tmp_path)
-
-
-@pytest.fixture
-def store(state: State) -> Iterator[Store]:
-    with state.store() as opened:
-        yield opened
 
 
 def turn(state: State, store: Store, builder: Builder, **wise: object) -> str | None:

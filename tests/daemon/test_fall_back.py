@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cli_world import wised
-from world import Builder, Clock, add_fact, config, new_state
+from world import Builder, Clock, add_fact, config
 
 from daemon import releases
 from daemon.cycle import cycle
@@ -17,17 +16,6 @@ from daemon.errors import NotReadable
 from daemon.state import State
 from daemon.store import Store
 from wise import manifest
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> State:
-    return new_state(tmp_path)
-
-
-@pytest.fixture
-def store(state: State) -> Iterator[Store]:
-    with state.store() as opened:
-        yield opened
 
 
 def grow(state: State, store: Store, *names: str) -> None:

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import pytest
 from cli_world import wised
-from world import START, Builder, Clock, add_fact, config, new_state
+from world import START, Builder, Clock, add_fact, config
 
 from daemon import releases
 from daemon.cycle import cycle
 from daemon.state import State
 from daemon.store import Store
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> State:
-    return new_state(tmp_path)
-
-
-@pytest.fixture
-def store(state: State) -> Iterator[Store]:
-    with state.store() as opened:
-        yield opened
 
 
 def turn(state: State, store: Store) -> str | None:

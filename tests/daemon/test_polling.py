@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
 from test_reader_facts import World as Sorted
-from world import START, new_state
+from world import START
 
 from daemon import polling
 from daemon.polling import Polled
@@ -20,17 +19,6 @@ from demo.feed import document, served
 from demo.world import updates
 
 UPDATES = [u for u in updates() if u.date.startswith("2021")][:5]
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> State:
-    return new_state(tmp_path)
-
-
-@pytest.fixture
-def store(state: State) -> Iterator[Store]:
-    with state.store() as opened:
-        yield opened
 
 
 def add_source(

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
-from world import START, Builder, Clock, add_fact, config, new_state
+from world import START, Builder, Clock, add_fact, config
 
 from daemon.child import WorkerError
 from daemon.cli import decisions
@@ -20,17 +18,6 @@ from daemon.store import Store, facts, vectors
 from daemon.store.lifecycle import FACT_STATES
 from daemon.triage import Triage, approve
 from ingest import ASKED, Candidate
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> State:
-    return new_state(tmp_path)
-
-
-@pytest.fixture
-def store(state: State) -> Iterator[Store]:
-    with state.store() as opened:
-        yield opened
 
 
 def embed(request: Embed) -> Embedded:
