@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 
 FILE = "wised.db"
 GENESIS = "0" * 64
+#: what durability and safety rest on; SQLite's defaults differ from build to build
+SETTINGS = {
+    "synchronous": 2,  # FULL: a commit outlives a power cut
+    "foreign_keys": 1,
+    "trusted_schema": 0,
+    "busy_timeout": 30_000,  # milliseconds
+}
 _KEYS = {"fact": "id", "release": "number"}
 
 
@@ -58,14 +65,28 @@ class Store:
 
     def _settle(self, read_only: bool) -> None:
         """Set and assert what durability rests on, then bring the schema up to date."""
-        for pragma in ("foreign_keys = ON", "trusted_schema = OFF", "synchronous = FULL"):
-            self.connection.execute(f"PRAGMA {pragma}")
+        self._check_kind()
+        for name, value in SETTINGS.items():
+            self.connection.execute(f"PRAGMA {name} = {value}")
         if not read_only:
-            mode = self.connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-            if mode != "wal":
-                raise IntegrityError(f"{self.folder}: this file system allows no WAL ({mode})")
+            self.connection.execute("PRAGMA journal_mode = WAL")
+            self._check_setting("journal_mode", "wal")
             self._migrate()
-        assert self.connection.execute("PRAGMA synchronous").fetchone()[0] == 2
+        self._check_version()
+        for name, value in SETTINGS.items():
+            self._check_setting(name, value)
+
+    def _check_kind(self) -> None:
+        """Raise IntegrityError for a database that something else has made; change nothing."""
+        if self._version() == 0 and not self.rows("SELECT 1 FROM sqlite_schema LIMIT 1"):
+            return  # a new one
+        if self._pragma("application_id") != APPLICATION_ID:
+            raise IntegrityError(
+                f"{self.folder / FILE}: this is no database of wised",
+                hint="name the state folder with --state DIR or WISED_STATE",
+            )
+
+    def _check_version(self) -> None:
         version = self._version()
         if version != len(MIGRATIONS):
             older = version < len(MIGRATIONS)
@@ -76,8 +97,24 @@ class Store:
                 else "use the wised that wrote it, or a newer one",
             )
 
+    def _check_setting(self, name: str, wanted: object) -> None:
+        """Ask for a setting again: a build may lack one, a file system allow no WAL."""
+        found = self._pragma(name)
+        if found != wanted:
+            raise IntegrityError(
+                f"{self.folder / FILE}: {name} is {found} and has to be {wanted}",
+                hint="keep the state folder on a local disk, where SQLite"
+                f" {sqlite3.sqlite_version} can do that",
+            )
+
+    def _pragma(self, name: str) -> object:
+        row = self.connection.execute(f"PRAGMA {name}").fetchone()
+        return None if row is None else row[0]
+
     def _version(self) -> int:
-        return int(self.connection.execute("PRAGMA user_version").fetchone()[0])
+        version = self._pragma("user_version")
+        assert isinstance(version, int)
+        return version
 
     def _migrate(self) -> None:
         """Run the migrations that have not run, each with its record and check in a transaction."""

@@ -13,7 +13,7 @@ from world import START, add_fact, new_state, states
 
 from daemon import polling, releases
 from daemon.errors import Conflict, IntegrityError, NotFound, WisedError
-from daemon.store import FILE, Store, facts, shards
+from daemon.store import FILE, Store, database, facts, shards
 from daemon.store.lifecycle import FACT, FACT_STATES, RELEASE, RELEASE_STATES, next_state
 from daemon.store.schema import APPLICATION_ID, MIGRATIONS
 from ingest import LogPosition
@@ -25,14 +25,46 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def test_the_connection_is_as_durable_as_promised(store: Store) -> None:
-    def pragma(name: str) -> object:
-        return store.connection.execute(f"PRAGMA {name}").fetchone()[0]
+PROMISED = {
+    "journal_mode": "wal",
+    "synchronous": 2,  # FULL
+    "foreign_keys": 1,
+    "trusted_schema": 0,
+    "busy_timeout": 30_000,
+    "application_id": 0x77697365,
+    "user_version": len(MIGRATIONS),
+}
 
-    assert pragma("journal_mode") == "wal"
-    assert pragma("synchronous") == 2  # FULL
-    assert pragma("foreign_keys") == 1
-    assert pragma("trusted_schema") == 0
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_the_connection_is_as_durable_as_promised(tmp_path: Path, read_only: bool) -> None:
+    with new_state(tmp_path).store(read_only=read_only) as store:
+        for name, value in PROMISED.items():
+            assert store.connection.execute(f"PRAGMA {name}").fetchone()[0] == value, name
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_setting_that_sqlite_does_not_take_is_an_error_at_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    state = new_state(tmp_path)
+    monkeypatch.setitem(database.SETTINGS, "a_pragma_of_the_future", 1)
+    with pytest.raises(IntegrityError, match="a_pragma_of_the_future is None and has to be 1"):
+        state.store(read_only=read_only)
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("version", [0, len(MIGRATIONS)])
+def test_a_database_of_another_program_is_refused_as_it_is(
+    tmp_path: Path, version: int, read_only: bool
+) -> None:
+    raw = sqlite3.connect(tmp_path / FILE)
+    raw.executescript(f"CREATE TABLE theirs (x); PRAGMA user_version = {version}")
+    raw.close()
+    before = (tmp_path / FILE).read_bytes()
+    with pytest.raises(IntegrityError, match="no database of wised"):
+        Store(tmp_path, read_only=read_only)
+    assert (tmp_path / FILE).read_bytes() == before
 
 
 def test_a_transition_writes_state_reason_revision_and_event_together(store: Store) -> None:
