@@ -42,6 +42,7 @@ EVENTS = frozenset(
         "source.failed",
         "source.polled",
         "source.waits",
+        "state.damaged",
         "state.reconciled",
         "textfile.failed",
         "triage.broke_off",

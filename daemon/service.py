@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from structlog.contextvars import bound_contextvars
 
-from daemon import attempts, polling, probation, progress, readers, releases
+from daemon import attempts, inspection, polling, probation, progress, readers, releases
 from daemon import log as status_log
 from daemon import reload as reloading
 from daemon.child import Limits, Worker, WorkerError
@@ -111,6 +111,8 @@ class Service:
             self._say(attempts.note_interrupted(self.store, self.config, now()))
             self._reconcile()
             self._renew_keys()
+            if inspection.damage(self.store):  # it may be mended by now
+                self._inspect()
         self.pulse.ready()
         number = releases.promoted(self.store).number
         self.log.info("daemon.ready", release=number)
@@ -239,6 +241,9 @@ class Service:
         """
         self._say(releases.mend_link(self.state, self.store))
         self._trim()
+        if inspection.is_due(self.store, now()):
+            with self.pulse.during("inspect"):
+                self._inspect()
         if "edit" in releases.holds(self.store):
             return False
         with self.pulse.during("edit"):
@@ -248,6 +253,14 @@ class Service:
         done = self._retention.step(now())
         if done != Trimmed():
             self.log.info("rows.trimmed", texts=done.texts, dead_letters=done.letters)
+
+    def _inspect(self) -> None:
+        """Look for damage; a release that answers and is damaged gives way as at a start."""
+        found = inspection.inspect(self.state, self.store, now())
+        for what in found:
+            self.log.error("state.damaged", what=what)
+        if found:
+            self._reconcile()
 
     def _work(self) -> bool:
         if self._broken_off is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from daemon import attempts, checks, quotas, releases, schedule
+from daemon import attempts, checks, inspection, quotas, releases, schedule
 from daemon.attempts import Waiting
 from daemon.checks import Watched
 from daemon.observe.pulse import Work
@@ -88,6 +88,7 @@ class Status:
     word: Word  #: of the daemon; an empty one when it doesn't run
     waiting: tuple[Waiting, ...] = ()  #: batches that failed and are tried again, the next first
     probation: Watched | None = None  #: of the release that answers; None when it is on none
+    damage: tuple[str, ...] = ()  #: what the last look through the state found damaged
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -99,6 +100,7 @@ class Status:
             if s.state == "active" and s.failures >= FAILING_FROM
         ]
         found += [f"source {s.name} is gone" for s in self.sources if s.state == "gone"]
+        found += [f"damaged: {what}" for what in self.damage]
         found += [f"{kind} is on hold: {reason}" for kind, reason in self.holds.items()]
         if self.newest.state == "refused" and self.newest.reason != releases.INTERRUPTED:
             found.append(f"release {self.newest.number} was refused: {self.newest.reason}")
@@ -141,6 +143,7 @@ def collect(store: Store, daemon: str | None, word: Word, now: datetime) -> Stat
         word=word,
         waiting=tuple(attempts.waiting(store)),
         probation=None if "promote" in holds else checks.watched(store, current, now),
+        damage=inspection.damage(store),
     )
 
 
