@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 
-from daemon import base_model, invariants, releases
+from daemon import base_model, invariants, mounts, releases
 from daemon.config import Config
 from daemon.errors import IntegrityError, UsageError, WisedError
 from daemon.render import span
@@ -135,6 +135,8 @@ def _permissions(state: State, now: datetime) -> Found:
 
 def _disk(state: State, now: datetime) -> Found:
     """Look for room: a build writes a release as large as the last, and the database grows."""
+    if (kind := mounts.network_kind(state.folder)) is not None:
+        return _fail(f"the state lies on a network file system ({kind})", "move it to a local disk")
     free = shutil.disk_usage(state.folder).free
     largest = max((_bytes_of(p) for p in state.releases.iterdir() if p.is_dir()), default=0)
     said = f"{free // MIB} MiB free, the largest release has {largest // MIB} MiB"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from daemon import config as configuration
 from daemon.config import Config
 from daemon.errors import Conflict
+from daemon.state import State
 
 #: sections that stay as they are for a daemon's life: the releases were made for that model, and
 #: who scrapes or collects looks where the figures were
@@ -20,6 +22,11 @@ def changed(old: Config, new: Config) -> tuple[str, ...]:
     lacks = object()
     keys = before.keys() | after.keys()
     return tuple(sorted(k for k in keys if before.get(k, lacks) != after.get(k, lacks)))
+
+
+def to_come(state: State, new: Config) -> tuple[str, ...]:
+    """Return the keys in which the configuration in force differs from a new one."""
+    return changed(configuration.load(state.running_file), new)
 
 
 def check(keys: tuple[str, ...]) -> None:

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 
 from structlog.contextvars import bound_contextvars
 
-from daemon import attempts, inspection, polling, probation, progress, readers, releases
+from daemon import attempts, inspection, mounts, polling, probation, progress, readers, releases
 from daemon import log as status_log
 from daemon import reload as reloading
 from daemon.child import Limits, Worker, WorkerError
 from daemon.config import Config
 from daemon.cycle import Done, cycle
-from daemon.errors import WisedError
+from daemon.errors import Refused, WisedError
 from daemon.log_events import OUTCOMES
 from daemon.loop import Loop
 from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded, Read, ReadText, Request
@@ -382,6 +382,20 @@ class Service:
             self.log.info(OUTCOMES[done.outcome], **fields)
         else:
             self.log.error(OUTCOMES[done.outcome], **fields)
+
+
+def check_disk(state: State) -> None:
+    """Raise Refused for a state on a network file system.
+
+    There a lock may be granted twice, and a database in WAL mode is damaged (sqlite.org/wal.html).
+    """
+    state.check()
+    kind = mounts.network_kind(state.folder)
+    if kind is not None:
+        raise Refused(
+            f"{state.folder} lies on a network file system ({kind})",
+            hint="move it to a local disk; --allow-network-fs runs it there at your risk",
+        )
 
 
 def run(state: State, *, once: bool = False, stages: frozenset[str] = STAGES) -> int:

@@ -17,7 +17,7 @@ BEGIN, END = "<!-- reference -->\n", "<!-- end of the reference -->\n"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 #: exit codes of a command beside those that all have
 ALSO: dict[str, tuple[int, ...]] = {
-    "run": (7, 143),
+    "run": (5, 7, 143),
     "reload": (4, 7),
     "stop": (4, 7, 8),
     "status": (6, 7),

@@ -77,6 +77,10 @@ def run(
         str,
         typer.Option("--stages", metavar="LIST", help="ingest: poll, read; edit: sort out, write."),
     ] = ",".join(STAGES),
+    allow_network_fs: Annotated[
+        bool,
+        typer.Option("--allow-network-fs", help="Although the state may lie on one: at your risk."),
+    ] = False,
 ) -> None:
     """Run the daemon in the foreground; SIGTERM drains, a second one stops at once.
 
@@ -89,32 +93,49 @@ def run(
     state = place(context)
     from daemon import service
 
+    if not allow_network_fs:
+        service.check_disk(state)
     raise typer.Exit(service.run(state, once=once, stages=wanted))
 
 
-def reload(context: typer.Context, dry_run: DryRun = False, as_json: Json = False) -> None:
+def reload(
+    context: typer.Context,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0, help="Seconds to wait until it is in force.")
+    ] = 5,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
     """Let the running daemon take over config.toml; a bad one is refused here.
+
+    It does so between two steps; one that takes longer than the timeout is not waited for.
 
     Example: wised reload
     """
-    from daemon import config as configuration
     from daemon import reload as reloading
 
     state = place(context)
     new = state.config()
     if not state.running_file.exists():
         state.signal()  # raises NotRunning, as a rule
-    keys = reloading.changed(configuration.load(state.running_file), new)
+    keys = reloading.to_come(state, new)
     reloading.check(keys)
     pid = state.signal(*(() if dry_run else (signal.SIGHUP,)))
+    until = time.monotonic() + timeout
+    while not dry_run and (to_come := reloading.to_come(state, new)):
+        if time.monotonic() >= until:
+            break
+        time.sleep(0.1)
+    in_force = not dry_run and not to_come
     if as_json:
-        print_json({"dry_run": dry_run, "pid": pid, "changed": list(keys)})
+        print_json({"dry_run": dry_run, "pid": pid, "changed": list(keys), "in_force": in_force})
         return
     for key in keys:
         say(f"  {key}")
-    say(
-        f"pid {pid}: {'would be asked' if dry_run else 'asked'} to reload, {len(keys)} keys changed"
-    )
+    asked = "would be asked to reload" if dry_run else "asked to reload"
+    say(f"pid {pid}: {'in force' if in_force else asked}, {len(keys)} keys changed")
+    if not dry_run and not in_force:
+        note("It is at work and reloads after that: wised logs has config.reloaded or .refused.")
 
 
 def stop(
@@ -200,6 +221,7 @@ def metrics(
         Path | None, typer.Option("--textfile", metavar="PATH", help="Replace this file instead.")
     ] = None,
     dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Print the metrics in Prometheus' text format, with the daemon up or down.
 
@@ -209,13 +231,18 @@ def metrics(
     from daemon.observe import metrics as figures
 
     with reading(context) as store:
-        text = figures.text(figures.read(place(context), store, now()))
-    if textfile is None:
-        say(text.rstrip("\n"), multiline=True)
-        return
-    if not dry_run:
-        files.replace(textfile, text, 0o644)
-    note(f"{textfile}: would be written" if dry_run else f"{textfile}: written")
+        found = figures.read(place(context), store, now())
+    if textfile is not None:
+        if not dry_run:
+            files.replace(textfile, figures.text(found), 0o644)
+        if as_json:
+            print_json({"dry_run": dry_run, "file": str(textfile)})
+        else:
+            note(f"{textfile}: would be written" if dry_run else f"{textfile}: written")
+    elif as_json:
+        print_json({"metrics": figures.document(found)})
+    else:
+        say(figures.text(found).rstrip("\n"), multiline=True)
 
 
 def demo(

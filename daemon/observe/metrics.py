@@ -79,9 +79,29 @@ def read(
 
 def text(figures: Figures) -> str:
     """Return the figures in Prometheus' text format."""
+    return generate_latest(_registry(figures)).decode("utf-8")
+
+
+def document(figures: Figures) -> list[dict[str, object]]:
+    """Return the same for JSON: families with their samples, named as in the text."""
+    return [
+        {
+            "name": family.name,
+            "type": family.type,
+            "help": family.documentation,
+            "samples": [
+                {"name": one.name, "labels": one.labels, "value": one.value}
+                for one in family.samples
+            ],
+        }
+        for family in _registry(figures).collect()
+    ]
+
+
+def _registry(figures: Figures) -> CollectorRegistry:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(figures))
-    return generate_latest(registry).decode("utf-8")
+    return registry
 
 
 class _Families(Collector):

@@ -69,9 +69,10 @@ PRODUCED = {
     ("doctor", 6): [["doctor"]],
     ("db backup", 4): [["db", "backup", "copy"], ["db", "backup", "copy"]],
 }
-#: produced by tests of their own: a held lock, a running daemon, a demo that fails, a daemon on
-#: another machine and the paper's memory (below), what takes too long
+#: produced by tests of their own: a network file system, a held lock, a running daemon, a demo
+#: that fails, a daemon on another machine and the paper's memory (below), what takes too long
 ELSEWHERE = {
+    ("run", 5),
     ("run", 7),
     ("run", 143),
     ("reload", 4),

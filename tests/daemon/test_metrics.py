@@ -45,6 +45,24 @@ def read(state, now=NOW):
         return samples(metrics.text(metrics.read(state, store, now)))
 
 
+def test_the_json_has_every_sample_of_the_text(state):
+    one = add_fact(state, events=EDITED)
+    add_release(state, 1, (one,))
+    add_source(state)
+    told = wised(state, "metrics", "--json").json
+    assert told["schema_version"] == 1
+    found = {
+        (one["name"], tuple(sorted(one["labels"].items()))): one["value"]
+        for family in told["metrics"]
+        for one in family["samples"]
+    }
+    plain = samples(wised(state, "metrics").out)
+    assert found.keys() == plain.keys()
+    moving = ("age_seconds", "free_bytes", "pending_seconds")
+    steady = {k for k in plain if not k[0].endswith(moving)}
+    assert {k: found[k] for k in steady} == {k: plain[k] for k in steady}
+
+
 def value(found, name, **labels):
     return found[name, tuple(sorted(labels.items()))]
 

@@ -59,6 +59,7 @@ def test_s06_reload_takes_a_good_configuration_whole_and_refuses_a_bad_one(
 
     done = change(keep_releases=7, shutdown_grace_seconds=9)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"pid {idle.process.pid}: in force, 2 keys changed\n")
     event = idle.wait_for("config.reloaded")
     assert event["changed"] == ["daemon.keep_releases", "daemon.shutdown_grace_seconds"]
     running_now = json.loads(state.running_file.read_text())
@@ -84,6 +85,25 @@ def test_s06_reload_takes_a_good_configuration_whole_and_refuses_a_bad_one(
     assert (told["dry_run"], told["pid"]) == (True, idle.process.pid)
     assert told["changed"] == ["daemon.keep_releases", "daemon.shutdown_grace_seconds"]
     assert json.loads(state.running_file.read_text()) == running_now
+    configure(state)
+
+
+def test_a_reload_of_a_daemon_that_is_at_work_says_that_it_is_still_to_come(
+    state: State, idle: Running
+) -> None:
+    before = sum(event["event"] == "config.reloaded" for event in idle.events())
+    idle.signal(signal.SIGSTOP)  # stands for a step that takes long
+    configure(state, keep_releases=7)
+    ran = wised(state, "reload", "--timeout", "0.3", "--json")
+    told = json.loads(ran.stdout)
+    assert (ran.returncode, told["changed"], told["in_force"]) == (
+        0,
+        ["daemon.keep_releases"],
+        False,
+    )
+    idle.signal(signal.SIGCONT)
+    assert idle.wait_for("config.reloaded", before + 1)["changed"] == told["changed"]
+    assert json.loads(wised(state, "reload", "--json").stdout)["in_force"] is True
     configure(state)
 
 
