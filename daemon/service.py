@@ -384,27 +384,22 @@ class Service:
             self.log.error(OUTCOMES[done.outcome], **fields)
 
 
-def check_disk(state: State) -> None:
-    """Raise Refused for a state on a network file system.
-
-    There a lock may be granted twice, and a database in WAL mode is damaged (sqlite.org/wal.html).
-    """
-    state.check()
-    kind = mounts.network_kind(state.folder)
-    if kind is not None:
-        raise Refused(
-            f"{state.folder} lies on a network file system ({kind})",
-            hint="move it to a local disk; --allow-network-fs runs it there at your risk",
-        )
-
-
-def run(state: State, *, once: bool = False, stages: frozenset[str] = STAGES) -> int:
+def run(
+    state: State,
+    *,
+    once: bool = False,
+    stages: frozenset[str] = STAGES,
+    allow_network_fs: bool = False,
+) -> int:
     """Run the daemon in the foreground; ``once`` drains what is due and returns.
 
     Returns 0, or 128 and the signal's number when a second signal stopped it at once. Raises
-    NotRunning when another daemon holds the lock, UsageError for a bad configuration.
+    NotRunning when another daemon holds the lock, UsageError for a bad configuration, Refused for
+    a state on a network file system.
     """
     config = state.config()
+    if not allow_network_fs:
+        _check_disk(state)
     asked = Asked(config.daemon.shutdown_grace_seconds)
     with state.lock(), state.store() as store, handled(asked, state.logs):
         log = status_log.setup(state.logs, config.log)
@@ -422,3 +417,16 @@ def run(state: State, *, once: bool = False, stages: frozenset[str] = STAGES) ->
                 service.close()
                 log.info("daemon.stopped")
     return asked.exit_code
+
+
+def _check_disk(state: State) -> None:
+    """Raise Refused where a lock may be granted twice and SQLite's WAL is damaged.
+
+    Source: sqlite.org/wal.html, "WAL does not work over a network filesystem".
+    """
+    kind = mounts.network_kind(state.folder)
+    if kind is not None:
+        raise Refused(
+            f"{state.folder} lies on a network file system ({kind})",
+            hint="move it to a local disk; --allow-network-fs runs it there at your risk",
+        )

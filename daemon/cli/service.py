@@ -93,9 +93,8 @@ def run(
     state = place(context)
     from daemon import service
 
-    if not allow_network_fs:
-        service.check_disk(state)
-    raise typer.Exit(service.run(state, once=once, stages=wanted))
+    code = service.run(state, once=once, stages=wanted, allow_network_fs=allow_network_fs)
+    raise typer.Exit(code)
 
 
 def reload(

@@ -72,6 +72,12 @@ def renew_within(store: Store, subjects: Subjects, now: datetime) -> Rekeyed | N
     return Rekeyed(moved, len(found))
 
 
+def were_renewed(store: Store) -> bool:
+    """Tell whether keys were ever made anew by other names, so that slots may have become one."""
+    sql = "SELECT 1 FROM event WHERE subject = 'keying' AND action = 'fact.rekey' LIMIT 1"
+    return store.one(sql) is not None
+
+
 def disputed(store: Store) -> list[tuple[int, ...]]:
     """Return, for each slot with promoted facts of different keys, their ids, oldest first."""
     rows = store.rows(

@@ -1,9 +1,11 @@
 """Stored text comes from strangers: no command may let it steer the terminal or hide."""
 
+import inspect
 import json
 import re
 import unicodedata
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from cli_commands import (
@@ -174,7 +176,9 @@ TEXTS = (str, Path, list[str])
 
 
 def takes_text(words: tuple[str, ...]) -> bool:
-    return any(one.type_descriptor.annotation in TEXTS for one in LEAVES[words].params)
+    hints = get_type_hints(inspect.unwrap(LEAVES[words].callback))
+    del hints["return"]
+    return any(hint in (text, text | None) for hint in hints.values() for text in TEXTS)
 
 
 def test_every_command_that_takes_a_text_is_given_a_hostile_one():

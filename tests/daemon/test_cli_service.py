@@ -45,18 +45,18 @@ def test_init_makes_a_state_and_leaves_an_existing_one_alone(tmp_path, capsys):
 def test_run_hands_its_options_to_the_service(state, monkeypatch):
     calls = []
 
-    def run(place, *, once, stages):
-        calls.append((place, once, stages))
+    def run(place, *, once, stages, allow_network_fs):
+        calls.append((place, once, stages, allow_network_fs))
         return 0
 
     import daemon
 
     fake_module(monkeypatch, daemon, "service", run)
     assert wised(state, "run").code == 0
-    assert wised(state, "run", "--once", "--stages", "ingest").code == 0
+    assert wised(state, "run", "--once", "--stages", "ingest", "--allow-network-fs").code == 0
     assert calls == [
-        (state, False, frozenset({"ingest", "edit"})),
-        (state, True, frozenset({"ingest"})),
+        (state, False, frozenset({"ingest", "edit"}), False),
+        (state, True, frozenset({"ingest"}), True),
     ]
 
 

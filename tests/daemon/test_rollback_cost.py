@@ -1,9 +1,9 @@
-"""A rollback costs what differs between two releases, not what they hold."""
+"""A rollback costs what differs between two releases, a status what waits; not what is held."""
 
 import pytest
-from cli_world import EDITED, NOW, add_fact, add_release, new_state, state_of
+from cli_world import EDITED, NOW, add_fact, add_release, add_source, new_state, state_of
 
-from daemon import releases
+from daemon import releases, status
 from daemon.store import timestamp
 
 DIFFERENT = 5
@@ -11,6 +11,19 @@ DIFFERENT = 5
 #: release and looks each up in the other, 15 steps. Looking through a release for each fact that
 #: differs took 45, and more with each of those
 MOST_STEPS_A_FACT = 25
+
+
+def steps(state, look):
+    """Count SQLite's steps by the ten, in one look at the store; what the look returned."""
+    counted = [0]
+
+    def count():
+        counted[0] += 10
+        return 0
+
+    with state.store(read_only=True) as store:
+        store.connection.set_progress_handler(count, 10)
+        return counted, look(store)
 
 
 def many(state, count):
@@ -57,20 +70,35 @@ def test_a_rollback_looks_at_the_facts_that_differ(tmp_path):
 
 @pytest.mark.parametrize("state", ["pending", "approved"])
 def test_the_oldest_waiting_fact_is_one_look_away(tmp_path, state):
-    from daemon import status
-
     made = new_state(tmp_path)
     event = {"pending": "hold", "approved": "approve"}[state]
     many(made, 3000)
     waiting = add_fact(made, "late", "x", events=(event,))
-    counted = [0]
-
-    def count():
-        counted[0] += 10
-        return 0
-
-    with made.store(read_only=True) as store:
-        store.connection.set_progress_handler(count, 10)
-        found = status._oldest(store)
+    counted, found = steps(made, status._oldest)
     assert found == (waiting, state, NOW)
+    assert counted[0] < 500
+
+
+def test_entries_that_were_read_cost_the_status_nothing(tmp_path):
+    state = new_state(tmp_path)
+    source = add_source(state)
+    row = (source, "h", "t", timestamp(NOW), "")
+    with state.store() as store, store.write():
+        store.connection.executemany(
+            "INSERT INTO entry (id, key, source_id, content_hash, title, received_at, raw)"
+            " VALUES (?1, ?1, ?2, ?3, ?4, ?5, ?6)",
+            [(one, *row) for one in range(1, 3001)],
+        )
+        mark = {"entry_id": 2000, "text": "x", "next_at": timestamp(NOW)}
+        store.db["unread"].insert(mark)
+    counted, found = steps(state, lambda store: status._count(store, status.UNREAD))
+    assert found == 1
+    assert counted[0] < 500
+
+
+def test_promoted_facts_cost_the_status_nothing_while_names_stay_what_they_were(tmp_path):
+    state = new_state(tmp_path)
+    add_release(state, 1, many(state, 3000))
+    counted, found = steps(state, lambda store: list(status._disputes(store)))
+    assert found == []
     assert counted[0] < 500
