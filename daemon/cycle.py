@@ -18,7 +18,7 @@ from daemon import attempts, releases
 from daemon import plan as plans
 from daemon.child import WorkerError
 from daemon.config import Config
-from daemon.errors import Conflict, IntegrityError, Refused
+from daemon.errors import Conflict, IntegrityError, OnHold, Refused
 from daemon.faults import fault
 from daemon.messages import Build, Built
 from daemon.plan import Plan
@@ -64,11 +64,10 @@ def cycle(
 
 
 def promote_waiting(state: State, store: Store, config: Config, now: datetime) -> Done | None:
-    """Promote a verified candidate that a crash or a hold kept back."""
-    for release in releases.all_releases(store):
-        if release.state == "verified":
-            return _promote(state, store, config, release.number, 0, now)
-    return None
+    """Promote a verified candidate that a crash or a hold kept back, one without a hold first."""
+    waiting = [r for r in releases.all_releases(store) if r.state == "verified"]
+    waiting.sort(key=lambda release: releases.is_held_back(store, release))
+    return _promote(state, store, config, waiting[0].number, 0, now) if waiting else None
 
 
 def _run(
@@ -194,10 +193,15 @@ def _promote(
 ) -> Done:
     """Promote a verified candidate, keep it waiting for a hold, or refuse it when it can't be."""
     release = releases.get(store, number)
-    if releases.is_held_back(store, release):
-        return Done("verified", number, ("promotion is on hold",), 0, set_aside)
+    held = Done("verified", number, ("promotion is on hold",), 0, set_aside)
+    if releases.is_held_back(store, release):  # before its files are read, at each cycle
+        return held
     try:
-        releases.promote(state, store, number, now, release.reason, after=release.parent)
+        releases.promote(
+            state, store, number, now, release.reason, after=release.parent, unless_held=True
+        )
+    except OnHold:
+        return held
     except (Conflict, Refused, IntegrityError) as error:
         return _withdraw(state, store, release, str(error), now)
     releases.prune(state, store, config.daemon.keep_releases, now)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from daemon import plan, releases
 from daemon.config import Config
-from daemon.errors import IntegrityError, Refused
+from daemon.errors import IntegrityError, Overtaken, Refused
 from daemon.faults import fault
 from daemon.messages import Built, ShardMade
 from daemon.publish import publish, workplace
@@ -25,6 +25,8 @@ from wise import manifest
 from wise.errors import BadArtifact
 from wise.format import CONFIG
 
+#: how often it is begun anew when another release took over while it was made
+TRIES = 3
 MATRIX = "edited_matrix_sha256"
 #: what `probes.json` says of a release that nothing was asked of
 UNPROBED = {
@@ -39,15 +41,36 @@ def release_without(
 ) -> int | None:
     """Publish and promote the promoted release without ``gone``, which are retracted already.
 
-    Returns its number; None when the promoted release holds none of them. Raises Refused for the
-    paper's memory, which can't drop a fact. A crash on the way leaves retracted facts, which the
-    next cycle takes out.
+    Returns its number; None when the promoted release holds none of them. A release that takes
+    over meanwhile stays: then it is made anew from that one. Raises Refused for the paper's
+    memory, which can't drop a fact, Overtaken when others take over again and again. A crash on
+    the way leaves retracted facts, which the next cycle takes out.
     """
+    for attempt in range(TRIES):
+        number = _made(state, store, config, gone, now)
+        if number is None:
+            return None
+        try:
+            _promote(state, store, number, now, reason)
+        except Overtaken:
+            if attempt + 1 == TRIES:
+                raise
+        else:
+            return number
+    raise AssertionError("the last try returns or raises")
+
+
+def _made(
+    state: State, store: Store, config: Config, gone: Sequence[Fact], now: datetime
+) -> int | None:
+    """Publish a release without ``gone``; return its number, None when they are in none."""
     parent = releases.promoted(store)
     held, ids = facts.of_release(store, parent.number), {fact.id for fact in gone}
-    kept = [fact for fact in held if fact.id not in ids]
-    if len(kept) == len(held):
+    if not ids & {fact.id for fact in held}:
         return None
+    # What was retracted besides goes with them: a release that holds it would be refused.
+    ids |= {fact.id for fact in held if fact.state in releases.NOT_TO_BE_SAID}
+    kept = [fact for fact in held if fact.id not in ids]
     fault("emergency.retracted")
     with store.write():
         number, _ = plan.begin(store, config, parent.number, now, kind="emergency")
@@ -66,8 +89,23 @@ def release_without(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     fault("emergency.verified")
-    releases.promote(state, store, number, now, reason)
     return number
+
+
+def _promote(state: State, store: Store, number: int, now: datetime, reason: str) -> None:
+    """Let it answer unless what it grew from no longer does: then its files go."""
+    release = releases.get(store, number)
+    if release.state == "promoted":
+        return  # the daemon came first
+    try:
+        releases.promote(state, store, number, now, reason, after=release.parent)
+    except Overtaken as error:
+        if releases.get(store, number).state == "promoted":
+            return
+        with store.write():
+            store.transition("release", number, "refuse", now, str(error))
+        releases.delete_files(state, releases.get(store, number))
+        raise
 
 
 def _write(parent: Path | None, folder: Path, gone: Sequence[int]) -> None:

@@ -5,6 +5,8 @@ WisedError                exit 1
 ├── UsageError            exit 2
 ├── NotFound              exit 3
 ├── Conflict              exit 4
+│   ├── Overtaken         exit 4   another release answers than the change is meant for
+│   └── OnHold            exit 4   a person keeps it back
 ├── Refused               exit 5   a policy says no
 ├── Unhealthy             exit 6   a check failed
 ├── NotRunning            exit 7   daemon not running, or its lock is held
@@ -63,6 +65,14 @@ class Conflict(WisedError):
     """The thing is in another state than the change needs."""
 
     exit_code = 4
+
+
+class Overtaken(Conflict):
+    """Another release answers by now than the one that the change was meant for."""
+
+
+class OnHold(Conflict):
+    """A person keeps the daemon from doing it."""
 
 
 class Refused(WisedError):

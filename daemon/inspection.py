@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 
-from daemon import invariants
-from daemon.errors import IntegrityError
+from daemon import invariants, releases
+from daemon.errors import IntegrityError, NotReadable
+from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store, health
 
@@ -33,20 +34,28 @@ def is_due(store: Store, now: datetime) -> bool:
 
 
 def inspect(state: State, store: Store, now: datetime) -> list[str]:
-    """Look through the state, record what is damaged and return it.
+    """Look through the state, record what is damaged or can't be read, and return it.
 
-    Raises IntegrityError for a damaged database, in which nothing should be written any more, and
-    NotReadable for files that the system doesn't let be read; neither is recorded.
+    Raises IntegrityError for a damaged database, in which nothing should be written any more.
     """
     if problems := health.problems(store):
         raise IntegrityError(
             f"the database is damaged: {problems[0]}",
             hint="restore a backup made by wised db backup",
         )
-    found = list(invariants.bad_files(state, store))
+    looked = [_trouble(state, release) for release in invariants.able_to_answer(store)]
+    found = [trouble for trouble in looked if trouble]
     with store.write():
         store.event(INSPECTED, "state", {"damage": found}, now)
     return found
+
+
+def _trouble(state: State, release: Release) -> str:
+    try:
+        releases.check_files(state, release)
+    except (IntegrityError, NotReadable) as error:
+        return str(error)
+    return ""
 
 
 def damage(store: Store) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from daemon import releases
 from daemon.errors import IntegrityError
 from daemon.publish import TEMPORARY
+from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store, facts
 from ingest import Names
@@ -50,12 +51,16 @@ def _answering(state: State, store: Store) -> Iterator[str]:
 
 def bad_files(state: State, store: Store) -> Iterator[str]:
     """Yield each release that could answer and has not the files that were published."""
-    for release in releases.all_releases(store):
-        if release.state in ("promoted", *releases.READY):
-            try:
-                releases.check_files(state, release)
-            except IntegrityError as error:
-                yield str(error)
+    for release in able_to_answer(store):
+        try:
+            releases.check_files(state, release)
+        except IntegrityError as error:
+            yield str(error)
+
+
+def able_to_answer(store: Store) -> list[Release]:
+    """Return the release that answers, and all that could."""
+    return [r for r in releases.all_releases(store) if r.state in ("promoted", *releases.READY)]
 
 
 def _held(store: Store) -> Iterator[str]:

@@ -99,7 +99,10 @@ def _planned(
 
 
 def _one_a_slot(store: Store, now: datetime) -> list[Fact]:
-    """Return the approved facts, oldest first; of one slot only the latest, the others give way."""
+    """Return the approved facts, oldest first; of one slot only the latest, the others give way.
+
+    A person who approved an older one after the newer has decided between them.
+    """
     latest: dict[str, Fact] = {}
     for fact in facts.in_states(store, ("approved",)):
         held = latest.get(fact.slot_key)
@@ -107,8 +110,11 @@ def _one_a_slot(store: Store, now: datetime) -> list[Fact]:
             latest[fact.slot_key] = fact
             continue
         older, newer = sorted((held, fact), key=lambda f: (f.asserted_at, f.id))
-        store.transition("fact", older.id, "supersede", now, f"fact {newer.id} is newer")
-        latest[fact.slot_key] = newer
+        gone, stays, why = older, newer, f"fact {newer.id} is newer"
+        if facts.was_chosen_over(store, older.id, newer.id):
+            gone, stays, why = newer, older, f"fact {older.id} was approved by hand after it"
+        store.transition("fact", gone.id, "supersede", now, why)
+        latest[fact.slot_key] = stays
     return sorted(latest.values(), key=lambda f: f.id)
 
 
@@ -120,10 +126,11 @@ def _only_again(store: Store, config: Config, found: Sequence[Fact], now: dateti
     if not all(fact.attempts for fact in found):
         return False
     row = store.one(
-        "SELECT max(created_at) AS at FROM batch WHERE id IN (SELECT value FROM json_each(?))",
+        "SELECT created_at AS at FROM batch WHERE id IN (SELECT value FROM json_each(?))"
+        " ORDER BY id DESC LIMIT 1",
         json.dumps([fact.batch_id for fact in found]),
     )
-    if row is None or row["at"] is None:
+    if row is None:
         return False
     return _is_recent(row["at"], timedelta(minutes=config.daemon.retry_minutes), now)
 
@@ -149,20 +156,29 @@ def _may_forget(store: Store, config: Config, parent: int, now: datetime) -> boo
 class _Tries:
     """Candidates without new facts that were refused."""
 
-    failed: int  #: without those that were cut short, which is no fault of theirs
+    failed: int  #: without those that were cut short for no fault of theirs
     at_work: int  #: of these: the gate refused it, or the worker died with its models loaded
     last: str  #: when the last of them was begun; empty when there is none
 
 
 def _tries(store: Store, kind: str, parent: int) -> _Tries:
-    """Return what became of earlier candidates of one kind, all grown from one release."""
+    """Return what became of earlier candidates of one kind, all grown from one release.
+
+    A compaction that a crash cut short counts: it may take the daemon down each time, and comes
+    before all new facts. What forgets comes last, and is not made to wait for a crash.
+    """
+    no_fault = (releases.INTERRUPTED,) if kind == "compaction" else releases.CUT_SHORT
+    # The last by its number: by its time it may be one that a clock dated ahead.
     row = store.one(
-        "SELECT count(*) AS failed, coalesce(sum(died OR measures != '{}'), 0) AS at_work,"
-        " coalesce(max(created_at), '') AS last FROM release WHERE state = 'refused'"
-        " AND kind = ? AND batch_id IS NULL AND reason != ? AND parent = ?",
+        "WITH tried AS (SELECT * FROM release WHERE state = 'refused' AND kind = ?"
+        "  AND batch_id IS NULL AND parent = ?"
+        "  AND reason NOT IN (SELECT value FROM json_each(?)))"
+        " SELECT count(*) AS failed, coalesce(sum(died OR measures != '{}'), 0) AS at_work,"
+        " coalesce((SELECT created_at FROM tried ORDER BY number DESC LIMIT 1), '') AS last"
+        " FROM tried",
         kind,
-        releases.INTERRUPTED,
         parent,
+        json.dumps(no_fault),
     )
     assert row is not None, "an aggregate has a row"
     return _Tries(**row)

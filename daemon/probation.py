@@ -14,13 +14,14 @@ from datetime import datetime, timedelta
 from daemon import checks, command, recorded, releases
 from daemon.child import ShouldStop, WorkerError
 from daemon.config import Config
-from daemon.errors import Conflict, IntegrityError, NotFound, Refused
+from daemon.errors import Conflict, IntegrityError, NotFound, OnHold, Overtaken, Refused
 from daemon.patience import GivenUp
 from daemon.recorded import AskPrompts
 from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store
 from policies.probation import Probation
+from wise.errors import BadArtifact
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,9 @@ def check(
     """Check the promoted release if that is due; None when it is not, or can't be now.
 
     Promotion on hold means that a person has taken over: then nothing is checked, and a release
-    that was rolled back to is not left in turn. Raises WorkerError only for a shutdown; a worker
-    that dies tells nothing of the release, and is asked again at the next look.
+    that was rolled back to, before the check or amid it, is not left in turn. Raises WorkerError
+    only for a shutdown; a worker that dies tells nothing of the release, and is asked again at the
+    next look.
     """
     release = releases.promoted(store)
     if not _is_on(store, release) or release.promoted_at is None:
@@ -63,8 +65,7 @@ def check(
     if not rule(config).is_due(release.promoted_at, before[-1] if before else None, now):
         return None
     try:
-        same, asked = _ask_again(state, release, config, ask, seed=len(before))
-        failed = _too_few(config, same, asked)
+        same, asked, failed = _ask_again(state, release, config, ask, seed=len(before))
         failed = failed or _command(config, release, state, should_stop)
     except WorkerError as error:
         if error.is_stop:
@@ -72,7 +73,12 @@ def check(
         return None
     except GivenUp:
         return None
-    back, stuck = (None, None) if failed is None else _go_back(state, store, failed, now)
+    back = stuck = None
+    if failed is not None:
+        try:
+            back, stuck = _go_back(state, store, release, failed, now)
+        except (Overtaken, OnHold):
+            return None
     with store.write():
         if stuck is not None:  # else the next release would be built upon one that failed
             why = f"{checks.REASON}{failed}; the release before can't answer: {stuck}"
@@ -82,13 +88,30 @@ def check(
 
 
 def _go_back(
-    state: State, store: Store, failed: str, now: datetime
+    state: State, store: Store, release: Release, failed: str, now: datetime
 ) -> tuple[int | None, str | None]:
-    """Return the release that answers from now on, or why none can."""
+    """Return the release that answers from now on, or why none can.
+
+    Raises Overtaken or OnHold when a person has taken over while the release was checked.
+    """
+    assert release.parent is not None, "the bare model is on no probation"
+    why = f"{checks.REASON}{failed}"
     try:
-        return releases.rollback(state, store, None, now, f"{checks.REASON}{failed}"), None
+        releases.promote(
+            state,
+            store,
+            release.parent,
+            now,
+            why,
+            after=release.number,
+            unless_held=True,
+            then_hold=f"rolled back to release {release.parent}: {why}",
+        )
+    except (Overtaken, OnHold):
+        raise
     except (Conflict, IntegrityError, NotFound, Refused) as error:
         return None, str(error)
+    return release.parent, None
 
 
 def _too_few(config: Config, same: int, asked: int) -> str | None:
@@ -103,15 +126,21 @@ def _is_on(store: Store, release: Release) -> bool:
 
 def _ask_again(
     state: State, release: Release, config: Config, ask: AskPrompts, seed: int
-) -> tuple[int, int]:
-    """Return how many of a sample of the recorded probes are answered the same, and its size."""
+) -> tuple[int, int, str | None]:
+    """Ask a sample of the recorded probes again.
+
+    Returns how many are answered the same, how many were asked, and why that is not enough.
+    """
     folder = releases.folder_of(state, release)
     assert folder is not None, "only the bare model has none, and it has no parent"
-    probes = recorded.probes(folder)
+    try:
+        probes = recorded.probes(folder)
+    except BadArtifact as error:
+        return 0, 0, f"its record can't be read: {error}"
     size = min(config.probation.sample, len(probes))
     drawn = random.Random(f"{release.number} {seed}").sample(probes, size)
     same = sum(probe.answer == said for probe, said in recorded.ask_again(folder, drawn, ask))
-    return same, size
+    return same, size, _too_few(config, same, size)
 
 
 def _command(config: Config, release: Release, state: State, should_stop: ShouldStop) -> str | None:

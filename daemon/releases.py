@@ -16,7 +16,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from daemon.errors import Conflict, IntegrityError, NotFound, NotReadable, Refused, WisedError
+from daemon.errors import (
+    Conflict,
+    IntegrityError,
+    NotFound,
+    NotReadable,
+    OnHold,
+    Overtaken,
+    Refused,
+    WisedError,
+)
 from daemon.faults import fault
 from daemon.measured import Measured
 from daemon.publish import ASIDE, TEMPORARY, names, point
@@ -33,8 +42,11 @@ GONE = ("pruned", "refused")
 NOT_TO_BE_SAID = ("retracted", "rejected", "quarantined")
 #: that a folder which no row speaks of is kept for a person to look at
 ASIDE_DAYS = 7
-#: why a candidate was refused that a stop, a crash or a failed step cut short; no fault of its own
+#: why a candidate was refused that a stop cut short; no fault of its own
 INTERRUPTED = "interrupted"
+#: the same after a crash or a failed step, of which it may be the cause
+CRASHED = "interrupted by a crash"
+CUT_SHORT = (INTERRUPTED, CRASHED)
 #: what is raised for a file that isn't there; any other error of the system is no damage
 MISSING = (FileNotFoundError, NotADirectoryError)
 
@@ -148,25 +160,28 @@ def promote(
     reason: str,
     *,
     after: int | None = None,
+    unless_held: bool = False,
     then_hold: str | None = None,
 ) -> None:
     """Let release ``number`` answer from now on, whatever answers now.
 
-    ``after`` is the release that must answer until then, and no hold be set unless a person
-    approved the release (the daemon's own promotions); ``then_hold`` sets a hold on promotion in
-    the same transaction.
+    ``after`` is the release that must answer until then; with ``unless_held`` a hold keeps it back
+    as it does the daemon; ``then_hold`` sets a hold on promotion in the same transaction.
 
-    Raises Conflict when it is in no state to, Refused when it holds a fact not to be said,
-    IntegrityError when its files were changed. One transaction moves the pointer and all facts;
-    a WisedError says that the link could not follow.
+    Raises Conflict when it is in no state to, Overtaken when another release than ``after``
+    answers, OnHold, Refused when it holds a fact not to be said, IntegrityError when its files
+    were changed. One transaction moves the pointer and all facts; a WisedError says that the link
+    could not follow.
     """
+    _check_not_overtaken(store, after)  # that explains its state better
     release = get(store, number)
     if release.state not in READY:
         raise Conflict(f"release {number} is {release.state}; it can't be promoted")
     check_files(state, release)
     with store.write():
-        if after is not None:
-            _check_unattended(store, number, after)
+        _check_not_overtaken(store, after)
+        if unless_held and is_held_back(store, get(store, number)):
+            raise OnHold("promotion is on hold")
         _move_pointer(store, number, now, reason)
         if then_hold is not None:
             hold(store, "promote", then_hold, now)
@@ -182,18 +197,17 @@ def promote(
     fault("promote.linked")
 
 
-def _check_unattended(store: Store, number: int, after: int) -> None:
-    """Raise Conflict when a person has moved the pointer or set a hold in the meantime."""
-    current = promoted(store).number
-    if current != after:
-        raise Conflict(f"release {current} answers by now, not {after}")
-    if is_held_back(store, get(store, number)):
-        raise Conflict("promotion is on hold")
+def _check_not_overtaken(store: Store, after: int | None) -> None:
+    if after is not None and (current := promoted(store).number) != after:
+        raise Overtaken(f"release {current} answers by now, not {after}")
 
 
 def is_held_back(store: Store, release: Release) -> bool:
-    """Tell whether a hold keeps the daemon from promoting a release."""
-    return "promote" in holds(store) and not release.approved
+    """Tell whether a hold keeps the daemon from promoting a release.
+
+    Approval lets a candidate pass for the first time; it is none to go back to that release.
+    """
+    return "promote" in holds(store) and not (release.approved and release.state == "verified")
 
 
 def approve(store: Store, number: int, now: datetime, reason: str) -> str:
@@ -284,6 +298,16 @@ def _fact_of_slot(store: Store, number: int, slot_key: str) -> int | None:
     return None if row is None else int(row["id"])
 
 
+def waiting_with(store: Store, fact_id: int) -> int | None:
+    """Return the verified release that holds a fact and waits for its promotion, if one does."""
+    row = store.one(
+        "SELECT number FROM release_fact JOIN release ON number = release"
+        " WHERE fact_id = ? AND state = 'verified'",
+        fact_id,
+    )
+    return None if row is None else int(row["number"])
+
+
 def hold_facts(
     store: Store, number: int, held: Sequence[facts.Fact], shard_of: Sequence[int]
 ) -> None:
@@ -309,6 +333,9 @@ def rollback(state: State, store: Store, to: int | None, now: datetime, reason: 
             raise NotFound("the bare model answers: there is no release before it")
     if get(store, to).state == "promoted":
         relink(state, store)
+        with store.write():
+            if "promote" not in holds(store):
+                hold(store, "promote", f"kept at release {to}: {reason}", now)
         return to
     why = f"rolled back to release {to}: {reason}"
     promote(state, store, to, now, reason, then_hold=why)
@@ -354,23 +381,34 @@ def relink(state: State, store: Store) -> bool:
 
 
 def prune(state: State, store: Store, keep: int, now: datetime, reason: str = "") -> list[int]:
-    """Delete the files of releases that retention gives up; their rows stay."""
-    from policies.retention import ReleaseView, prunable  # a rollback need not import the rules
+    """Delete the files of releases that retention gives up; their rows stay.
 
+    Which they are is asked anew for each: a person may pin one while another's files go.
+    """
     why = "; ".join(filter(None, (f"kept are the newest {keep}", reason)))
-    views = [
-        ReleaseView(r.number, r.state, r.pinned)
-        for r in all_releases(store)
-        if r.state in ("promoted", "previous", "retained") and r.folder
-    ]
-    gone = [n for n in prunable(views, keep) if get(store, n).state == "retained"]
-    for number in gone:
+    gone: list[int] = []
+    while True:
         with store.write():
+            number = _next_to_prune(store, keep)
+            if number is None:
+                return gone
             store.transition("release", number, "prune", now, why)
         fault("prune.marked")
         delete_files(state, get(store, number))
         fault("prune.deleted")
-    return gone
+        gone.append(number)
+
+
+def _next_to_prune(store: Store, keep: int) -> int | None:
+    from policies.retention import ReleaseView, prunable  # a rollback need not import the rules
+
+    every = [
+        r
+        for r in all_releases(store)
+        if r.state in ("promoted", "previous", "retained") and r.folder
+    ]
+    given_up = set(prunable([ReleaseView(r.number, r.state, r.pinned) for r in every], keep))
+    return next((r.number for r in every if r.number in given_up and r.state == "retained"), None)
 
 
 def delete_files(state: State, release: Release) -> None:
@@ -418,7 +456,7 @@ def _drop_unfinished(store: Store, now: datetime) -> list[str]:
     with store.write():
         for release in all_releases(store):
             if release.state in ("building", "candidate"):
-                store.transition("release", release.number, "refuse", now, INTERRUPTED)
+                store.transition("release", release.number, "refuse", now, CRASHED)
                 done.append(f"dropped the unfinished release {release.number}")
         waiting = facts.in_states(store, facts.IN_CYCLE)
         facts.move(store, waiting, "return", now, "the cycle was interrupted")

@@ -170,11 +170,9 @@ class Service:
 
     def poll_due(self) -> int:
         """Poll every due source once; return how many were, without logs that wait for room."""
-        if "ingest" in releases.holds(self.store):
-            return 0
         polled = 0
         for source in polling.due_in_turn(self.store, now):
-            if self.asked.to_drain:
+            if self.asked.to_drain or "ingest" in releases.holds(self.store):
                 break
             during = self.pulse.during("ingest", self._poll_seconds)
             try:
@@ -244,8 +242,6 @@ class Service:
         if inspection.is_due(self.store, now()):
             with self.pulse.during("inspect"):
                 self._inspect()
-        if "edit" in releases.holds(self.store):
-            return False
         with self.pulse.during("edit"):
             return self._work()
 
@@ -268,6 +264,8 @@ class Service:
             self._reconcile()
             self._broken_off = None
         self._check_promoted()
+        if "edit" in releases.holds(self.store):
+            return False
         try:
             sorted_out, trouble = self._sort_out(), None
         except WorkerError as error:
@@ -401,7 +399,7 @@ def run(
     if not allow_network_fs:
         _check_disk(state)
     asked = Asked(config.daemon.shutdown_grace_seconds)
-    with state.lock(), state.store() as store, handled(asked, state.logs):
+    with handled(asked, state.logs), state.lock(), state.store() as store:
         log = status_log.setup(state.logs, config.log)
         service = Service(state, store, config, log, asked)
         loop = Loop(service, asked, stages, log, now)

@@ -103,7 +103,7 @@ class Status:
         found += [f"source {s.name} is gone" for s in self.sources if s.state == "gone"]
         found += [f"damaged: {what}" for what in self.damage]
         found += [f"{kind} is on hold: {reason}" for kind, reason in self.holds.items()]
-        if self.newest.state == "refused" and self.newest.reason != releases.INTERRUPTED:
+        if self.newest.state == "refused" and self.newest.reason not in releases.CUT_SHORT:
             found.append(f"release {self.newest.number} was refused: {self.newest.reason}")
         found += [_dispute(one) for one in self.disputes[:DISPUTES_TOLD]]
         if (more := len(self.disputes) - DISPUTES_TOLD) > 0:

@@ -98,6 +98,7 @@ def backup(
 
 def _backup(store: Store, destination: Path) -> None:
     """Write the copy beside its place first: what bears the name is complete and sound."""
+    from daemon.publish import sync_folder
     from daemon.store import health
 
     partial = destination.with_name(f".{destination.name}.partial")
@@ -111,6 +112,7 @@ def _backup(store: Store, destination: Path) -> None:
         with partial.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(partial, destination)
+        sync_folder(destination.parent)
     finally:
         partial.unlink(missing_ok=True)
 

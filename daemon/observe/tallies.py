@@ -74,7 +74,7 @@ class Tallies:
 
     def _refused(self, event: sqlite3.Row) -> None:
         data = json.loads(event["data"])
-        if data["reason"] == releases.INTERRUPTED:  # how long the daemon was down is no edit's time
+        if data["reason"] in releases.CUT_SHORT:  # how long the daemon was down is no edit's time
             self._begun.pop(event["number"], None)
         elif data["from"] == "verified":
             self.gate["overtaken"] += 1

@@ -28,6 +28,7 @@ CLAIMS_SLOT = (
 #: states in which the same fact, seen again, is only more evidence
 HELD = (*CLAIMS_SLOT, "failed", "rejected")
 IN_CYCLE = ("batched", "edited")
+OPERATOR = "operator"  #: how the actor of what a person did begins, in the audit log
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +300,22 @@ def evidence(store: Store, fact_id: int) -> list[Evidence]:
         fact_id,
     )
     return [Evidence(**dict(row)) for row in rows]
+
+
+def was_chosen_over(store: Store, one: int, other: int) -> bool:
+    """Tell whether a person approved fact ``one`` after ``other`` was approved by whomever."""
+    last = [
+        store.one(
+            "SELECT seq, actor FROM event WHERE subject = ?"
+            " AND action IN ('fact.approve', 'fact.requeue') ORDER BY seq DESC LIMIT 1",
+            f"fact:{number}",
+        )
+        for number in (one, other)
+    ]
+    mine, theirs = last
+    if mine is None or not mine["actor"].startswith(OPERATOR):
+        return False
+    return theirs is None or bool(mine["seq"] > theirs["seq"])
 
 
 def slots(store: Store, last: int) -> list[tuple[str, str]]:

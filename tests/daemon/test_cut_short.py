@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 
 import pytest
 from test_attempts import Day, Stops, run_dry
 from world import START, Builder, add_fact, config
 
-from daemon import releases
+from daemon import attempts, releases
 from daemon.child import WorkerError
 from daemon.cycle import cycle
 from daemon.messages import Build, Built, ShardMade
@@ -112,6 +113,61 @@ def test_a_compaction_that_was_stopped_is_tried_again(state: State, store: Store
     builder = InShards()
     cycle(state, store, config(state), builder, now)
     assert [request.rewritten for request in builder.requests] == [(0, 1, 2)]
+
+
+def test_a_compaction_that_takes_the_daemon_down_does_not_keep_new_facts_out(
+    state: State, store: Store
+) -> None:
+    now, settings, builder = Day(), config(state, retry_minutes=10), InShards()
+    sharded(state, store, now)
+    new, compactions = add_fact(store, "Mali", "Ada"), 0
+
+    class Down(BaseException):
+        """Stands for the whole machine."""
+
+    def build(request: Build) -> Built:
+        nonlocal compactions
+        if request.rewritten:
+            compactions += 1
+            raise Down
+        return builder(request)
+
+    for _ in range(2):
+        attempts.note_interrupted(store, settings, now.now)
+        releases.reconcile(state, store, now.now)
+        with contextlib.suppress(Down):
+            cycle(state, store, settings, build, now)
+    assert compactions == 1
+    assert facts.get(store, new).state == "promoted"
+
+
+@pytest.mark.parametrize("builder", [CanNotBegin(), Dies()])
+def test_a_clock_that_ran_ahead_does_not_let_a_retraction_be_tried_without_end(
+    state: State, store: Store, builder: CanNotBegin
+) -> None:
+    now, settings = Day(), config(state, retry_minutes=10)
+    retracted(state, store, now)
+    now.now = START + timedelta(days=1)
+    run_dry(state, store, builder, settings, now)
+    now.now = START + timedelta(minutes=5)
+    before = len(builder.requests)
+    for _ in range(5):
+        run_dry(state, store, builder, settings, now)
+    assert len(builder.requests) == before + 1
+
+
+def test_a_clock_that_ran_ahead_does_not_let_facts_be_tried_without_end(
+    state: State, store: Store
+) -> None:
+    settings = config(state, retry_minutes=10)
+    clumsy, now = Builder(wrong={add_fact(store, "Italy", "Ada")}), Day()
+    now.now = START + timedelta(days=1)
+    cycle(state, store, settings, clumsy, now)
+    now.now = START + timedelta(minutes=5)
+    before = len(clumsy.requests)
+    assert cycle(state, store, settings, clumsy, now) is not None
+    assert cycle(state, store, settings, clumsy, now) is None
+    assert len(clumsy.requests) > before
 
 
 @pytest.mark.parametrize(("builder", "due"), [(CanNotBegin(), True), (Dies(), False)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from daemon.service import Service
 from daemon.signals import Asked
 from daemon.state import State
 from daemon.store import FILE, Store
+from wise import manifest
 
 DAY = timedelta(days=1)
 
@@ -98,6 +100,25 @@ def test_damage_that_stays_is_looked_at_daily(state: State, store: Store) -> Non
     working(state, store, 8)
     assert not inspection.is_due(store, START + 8.9 * DAY)
     assert inspection.is_due(store, START + 9.1 * DAY)
+
+
+def test_a_release_that_can_not_be_read_is_told_and_stops_nothing(
+    state: State, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, read = releases.folder_of(state, releases.get(store, 1)), manifest.file_sha256
+
+    def failing_disk(path: Path) -> str:
+        if path.parent == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(manifest, "file_sha256", failing_disk)
+    for days in (8, 8.1, 9.2):
+        damage_found = damaged(working(state, store, days))
+        assert all("release 1 can't be read" in one for one in damage_found)
+    assert looks(store) == 3
+    assert status.read(state, store, START).problems[0].startswith("damaged: release 1")
+    assert releases.promoted(store).number == 3
 
 
 def test_the_release_that_answers_gives_way_when_it_is_damaged(state: State, store: Store) -> None:
