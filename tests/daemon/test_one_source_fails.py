@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from world import START, new_state
 
-from daemon import polling, service
+from daemon import polling, releases, service
 from daemon.service import Service
 from daemon.store import timestamp
 from ingest import IngestError, Poll
@@ -203,3 +203,20 @@ def test_the_main_loop_beats_while_a_slow_source_is_waited_for(
     monkeypatch.setattr(polling, "fetch", fetch)
     place.poll()
     assert seen[0] < seen[1]
+
+
+def test_a_hold_on_ingest_holds_from_the_next_source_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.add("first")
+    place.add("second")
+    real = polling.fetch
+
+    def fetch(source: polling.Source, *more: Any) -> Poll:
+        with place.service.state.store("operator:ada") as store, store.write():
+            releases.hold(store, "ingest", "stop", START)
+        return real(source, *more)
+
+    monkeypatch.setattr(polling, "fetch", fetch)
+    place.poll()
+    assert [one["source"] for one in place.log.of("source.polled")] == ["first"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cli_world import wised
 from test_emergency_crash import retract_now, turn, written
+from test_link_and_row import Said
 from test_probation import GOES_ON, Model, Probed, watching
 from world import START, Clock, add_fact, config, states
 
@@ -19,6 +20,8 @@ from daemon.cycle import cycle
 from daemon.errors import Conflict, Overtaken
 from daemon.invariants import violations
 from daemon.messages import Answers, Ask, Build, Built
+from daemon.service import Service
+from daemon.signals import Asked
 from daemon.state import State
 from daemon.store import Store, facts
 
@@ -284,3 +287,17 @@ def test_going_back_to_what_answers_already_holds_promotion_too(state: State, st
     ran = wised(state, "rollback", "--to", "1", "--reason", "no further")
     assert ran.rows[0] == ["release 1", "already_promoted"]
     assert releases.holds(store) == {"promote": "kept at release 1: no further"}
+
+
+def test_a_hold_on_edit_does_not_stop_the_watch_over_what_answers(
+    state: State, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[object] = []
+    monkeypatch.setattr(probation, "check", lambda *given: looked.append(given))
+    waits = add_fact(store, "Italy", "Ada")
+    with store.write():
+        releases.hold(store, "edit", "new disk", Clock()())
+    made = Service(state, store, state.config(), Said(), Asked(30))
+    assert made.work() is False
+    assert len(looked) == 1
+    assert states(store) == {waits: "approved"}
