@@ -258,7 +258,8 @@ def _move_facts(store: Store, old: int, new: int, now: datetime) -> None:
 
     Only those that the two releases don't share are looked at: a release holds many more.
     """
-    come = _held_in_states(store, new, ("verified", "superseded"))
+    # Approved: one that a person wants to be written anew, and that answers by this already.
+    come = _held_in_states(store, new, ("verified", "approved", "superseded"))
     for fact in facts.only_in(store, old, new):
         if fact.state != "promoted":
             continue
@@ -267,10 +268,10 @@ def _move_facts(store: Store, old: int, new: int, now: datetime) -> None:
         why = f"fact {by} took its place" if newer else f"release {new} does not hold it"
         store.transition("fact", fact.id, "supersede" if newer else "roll_back", now, why)
     for row in come:
-        if row["state"] == "verified":
-            store.transition("fact", row["id"], "promote", now, f"release {new}")
-        else:
+        if row["state"] == "superseded":
             store.transition("fact", row["id"], "restore", now, f"back with release {new}")
+        else:
+            store.transition("fact", row["id"], "promote", now, f"release {new}")
 
 
 def _held_in_states(store: Store, number: int, states: Sequence[str]) -> list[sqlite3.Row]:
@@ -296,16 +297,6 @@ def _fact_of_slot(store: Store, number: int, slot_key: str) -> int | None:
         number,
     )
     return None if row is None else int(row["id"])
-
-
-def waiting_with(store: Store, fact_id: int) -> int | None:
-    """Return the verified release that holds a fact and waits for its promotion, if one does."""
-    row = store.one(
-        "SELECT number FROM release_fact JOIN release ON number = release"
-        " WHERE fact_id = ? AND state = 'verified'",
-        fact_id,
-    )
-    return None if row is None else int(row["number"])
 
 
 def hold_facts(

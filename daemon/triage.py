@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from daemon import quotas, releases
+from daemon import quotas
 from daemon.config import Config
 from daemon.deaths import WorkerError
 from daemon.errors import Conflict, WisedError
@@ -289,11 +289,6 @@ def approve(store: Store, fact_id: int, reason: str, now: datetime, rev: int | N
         if fact.state == "approved":
             return "already_approved"
         must_be_looked_at(fact)
-        if (release := releases.waiting_with(store, fact_id)) is not None:
-            raise Conflict(
-                f"fact {fact_id} is in release {release}, which waits to be promoted",
-                hint=f"wised release promote {release}, or wised resume promote",
-            )
         event = "requeue" if fact.state == "verified" else "approve"
         state = store.transition("fact", fact_id, event, now, reason, attempts=0)
         for held in facts.by_slot(store, fact.slot_key):

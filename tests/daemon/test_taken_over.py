@@ -17,7 +17,7 @@ from daemon import emergency, probation, releases, triage
 from daemon.child import WorkerError
 from daemon.cli import release_view
 from daemon.cycle import cycle
-from daemon.errors import Conflict, Overtaken
+from daemon.errors import Overtaken
 from daemon.invariants import violations
 from daemon.messages import Answers, Ask, Build, Built
 from daemon.service import Service
@@ -223,17 +223,21 @@ def test_an_approved_candidate_is_not_kept_back_by_one_that_is_held(
     assert states(store) == {gone: "retracted", waits: "verified"}
 
 
-def test_a_fact_in_a_release_that_waits_is_not_approved_again(state: State, store: Store) -> None:
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_a_fact_that_is_approved_again_is_promoted_with_the_release_that_waited_with_it(
+    state: State, store: Store, by_hand: bool
+) -> None:
     one = add_fact(store, "Italy", "Ada")
     with store.write():
         releases.hold(store, "promote", "stop", Clock()())
     assert turn(state, store) == "verified"
-    with pytest.raises(Conflict, match=f"fact {one} is in release 1, which waits") as caught:
-        triage.approve(store, one, "again", Clock()())
-    assert "wised release promote 1" in caught.value.hint
+    assert triage.approve(store, one, "again", Clock()()) == "approved"
+    if by_hand:
+        releases.promote(state, store, 1, Clock()(), "now")
     with store.write():
         releases.unhold(store, "promote", Clock()())
-    assert turn(state, store) == "promoted"
+    assert turn(state, store) == (None if by_hand else "promoted")
+    assert states(store) == {one: "promoted"}
     assert violations(state, store) == []
 
 
