@@ -401,7 +401,7 @@ def run(
     if not allow_network_fs:
         _check_disk(state)
     asked = Asked(config.daemon.shutdown_grace_seconds)
-    with state.lock(), state.store() as store, handled(asked, state.logs):
+    with state.lock(), state.store(migrate=True) as store, handled(asked, state.logs):
         log = status_log.setup(state.logs, config.log)
         service = Service(state, store, config, log, asked)
         loop = Loop(service, asked, stages, log, now)
