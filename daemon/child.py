@@ -21,7 +21,7 @@ from typing import IO, Protocol, TypeVar
 from pydantic import ValidationError
 
 from daemon import log_files
-from daemon.deaths import TIMEOUT, WorkerError, death, log_size
+from daemon.deaths import DISK, TIMEOUT, WorkerError, death, log_size
 from daemon.memory import held_mb, offer_to_the_kernel
 from daemon.messages import ALIVE, AT_WORK, Envelope, Failed, Progress, Reply, ReplyLine, Request
 
@@ -114,8 +114,7 @@ class Worker:
             elif isinstance(reply, Failed):
                 if reply.is_last:
                     self.kill()
-                message = f"{reply.error}: {reply.message}"
-                raise WorkerError("worker.failed", message, reply.hint, is_at_work=self._at_work)
+                raise self._refused(reply)
             elif isinstance(reply, expect):
                 return reply
 
@@ -141,6 +140,12 @@ class Worker:
                 raise self._error(
                     "worker.garbled", f"the worker wrote no reply: {line[:80]!r}"
                 ) from None
+
+    def _refused(self, reply: Failed) -> WorkerError:
+        message = f"{reply.error}: {reply.message}"
+        if reply.disk_failed:
+            return WorkerError(DISK, message, reply.hint)
+        return WorkerError("worker.failed", message, reply.hint, is_at_work=self._at_work)
 
     def _error(self, code: str, message: str) -> WorkerError:
         return WorkerError(code, message, hint=f"see {self._log}", is_at_work=self._at_work)

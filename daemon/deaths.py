@@ -5,6 +5,7 @@ worker.killed      signal 9 from outside: the kernel, out of memory as a rule, o
 worker.crashed     another signal: a bug in native code
 worker.died        it ended by itself, with an exit code
 worker.failed      it answered that it could not
+worker.disk        it answered that a disk was full or broken: no fact is to blame
 worker.timeout     it overran its stage's budget
 worker.silent      no heartbeat: the whole process hangs
 worker.memory      it held more memory than it may
@@ -25,7 +26,7 @@ from daemon.secrets import without_secrets
 TAIL_BYTES = 2000  #: of the worker's last words that are looked through for an error
 
 
-TIMEOUT = "worker.timeout"
+DISK, TIMEOUT = "worker.disk", "worker.timeout"
 
 
 class WorkerError(WisedError):
@@ -38,7 +39,7 @@ class WorkerError(WisedError):
         self.code = code
         if code == TIMEOUT:
             self.exit_code = TimedOut.exit_code
-        #: the models were loaded, so what was asked may be why it failed
+        #: the models were loaded and no disk failed, so what was asked may be why it failed
         self.is_at_work = is_at_work
 
     @property

@@ -199,6 +199,7 @@ class Failed(_Message):
     message: str
     hint: str = ""
     is_last: bool = False  #: the worker ends now: no one knows what the error left behind
+    disk_failed: bool = False  #: a disk was full or broken: what was asked is not to blame
 
 
 Reply = Annotated[

@@ -40,6 +40,7 @@ Look = Callable[["Source", Config, Extractor, datetime, int | None], Poll]
 MAX_RAW_CHARS = 4096
 #: of the interval: so much a poll may come later, so that sources added together part
 JITTER_SHARE = 0.1
+OVERTAKEN = "poll.overtaken: it was paused, removed or changed while it was polled: nothing is kept"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,7 @@ def poll(
 ) -> Polled:
     """Poll one source and store the result; a source that fails is backed off, not lost.
 
+    What it brings is dropped when the operator paused, removed or changed it meanwhile.
     Whatever fails, a bug that its data bring to light too, costs this source alone: it would come
     first again in the next round. ``look`` fetches in another way than `fetch`. Raises GivenUp of
     ``look`` and what the database raises; both leave the source as it was.
@@ -184,6 +186,8 @@ def _why(error: Exception) -> tuple[IngestError, str]:
 
 def _stored(store: Store, source: Source, config: Config, found: Poll, now: datetime) -> Polled:
     with store.write():
+        if _state_now(store, source) != "active":
+            return Polled(source.name, error=OVERTAKEN)
         entries, new = _store_items(store, source, config, found.items, now)
         dropped = quotas.enforce(store, source.id, new, config, now) if new else ()
         for letter in found.dead:
@@ -282,18 +286,17 @@ def _interval(config: Config) -> timedelta:
     return timedelta(minutes=config.ingest.poll_interval_minutes)
 
 
-def _is_elsewhere(store: Store, source: Source) -> bool:
-    """Tell whether the operator gave the source another URL while it was polled.
+def _state_now(store: Store, source: Source) -> str | None:
+    """Return a source's state; None when the operator made another of it while it was polled.
 
-    What the old one said about the next poll, its validators above all, is nothing to the new one.
+    What the old one brought is nothing to the new one, and neither are its validators.
     """
-    row = store.one("SELECT location FROM source WHERE id = ?", source.id)
-    return row is None or row["location"] != source.location
+    sql = "SELECT state FROM source WHERE id = ? AND location = ? AND format = ? AND tier = ?"
+    row = store.one(sql, source.id, source.location, source.format, source.tier)
+    return None if row is None else str(row["state"])
 
 
 def _note_success(store: Store, source: Source, config: Config, found: Poll, now: datetime) -> None:
-    if _is_elsewhere(store, source):
-        return
     interval = _interval(config) * (1 + JITTER_SHARE * random.random())
     wait = schedule.after_success(interval, found.more, found.retry_after)
     values: dict[str, object] = {
@@ -341,7 +344,7 @@ def _note_failure(
         "last_error": str(error),
     }
     with store.write():
-        if _is_elsewhere(store, source):
+        if _state_now(store, source) is None:
             return
         store.table("source").update(source.id, values)
         vitals.count_poll(store, source.id, error.code)

@@ -399,7 +399,7 @@ def run(
     if not allow_network_fs:
         _check_disk(state)
     asked = Asked(config.daemon.shutdown_grace_seconds)
-    with handled(asked, state.logs), state.lock(), state.store() as store:
+    with handled(asked, state.logs), state.lock(), state.store(migrate=True) as store:
         log = status_log.setup(state.logs, config.log)
         service = Service(state, store, config, log, asked)
         loop = Loop(service, asked, stages, log, now)

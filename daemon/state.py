@@ -83,10 +83,12 @@ class State:
         draft.write_text(config.model_dump_json(indent=1) + "\n", "utf-8")
         return draft
 
-    def store(self, actor: str = "daemon", *, read_only: bool = False) -> Store:
-        """Open the database."""
+    def store(
+        self, actor: str = "daemon", *, read_only: bool = False, migrate: bool = False
+    ) -> Store:
+        """Open the database; ``migrate`` brings an older one up to date, under the lock."""
         self.check()
-        return Store(self.folder, actor=actor, read_only=read_only)
+        return Store(self.folder, actor=actor, read_only=read_only, migrate=migrate)
 
     def check(self) -> None:
         """Raise NotFound unless this is a state folder."""
@@ -177,7 +179,8 @@ def init(folder: Path, now: datetime, config_text: str | None = None) -> State:
         text = config_text or config.default_file().read_text("utf-8")
         state.config_file.write_text(text, "utf-8")
     held = config.load(state.config_file)
-    with Store(folder, actor="init") as store, store.write():
+    alone = state.daemon() is None  # one of an older version could not go on
+    with Store(folder, actor="init", migrate=alone) as store, store.write():
         if store.one("SELECT number FROM release") is None:
             at = now.astimezone(UTC).isoformat(timespec="microseconds")
             row = {"number": 0, "state": "promoted", "created_at": at, "promoted_at": at}

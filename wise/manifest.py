@@ -61,8 +61,7 @@ def verify(folder: Path) -> dict[str, Any]:
     Raises BadArtifact for a missing, changed, surplus or irregular file and for an unknown
     format. ``folder`` itself may be a link (``current`` is one); nothing in it may.
     """
-    if not folder.is_dir():
-        raise BadArtifact(f"{folder}: no such release folder")
+    folder = followed(folder)
     body = read(folder)
     with _readable(folder):
         names = {p.name for p in folder.iterdir()} - {NAME}
@@ -71,6 +70,17 @@ def verify(folder: Path) -> dict[str, Any]:
     for name, expected in body["files"].items():
         _check(folder / name, name, expected)
     return body
+
+
+def followed(folder: Path) -> Path:
+    """Return where a release folder lies, so that its files are all of one release.
+
+    A link to it, as ``current`` is, may be moved to another at any time. Raises BadArtifact.
+    """
+    found = Path(os.path.realpath(folder))
+    if not found.is_dir():
+        raise BadArtifact(f"{folder}: no such release folder")
+    return found
 
 
 def read(folder: Path) -> dict[str, Any]:

@@ -155,8 +155,10 @@ class Release:
     def load(cls, folder: Path) -> Release:
         """Read a release after verifying its manifest, form and every tensor.
 
-        Raises BadArtifact; nothing is returned half.
+        A link to it is followed once, at the beginning. Raises BadArtifact; nothing is returned
+        half.
         """
+        folder = manifest.followed(folder)
         manifest.verify(folder)
         return cls.read(folder)
 

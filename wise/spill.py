@@ -6,6 +6,8 @@ activations of many facts need no more memory than the budget. Contains no mathe
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
 
 import torch
@@ -28,6 +30,10 @@ class Spill:
         self.spilled += size
         # The file has no name once it is mapped, so that nothing is left behind, however we end.
         with tempfile.NamedTemporaryFile(prefix="wised-activations-") as file:
+            if sys.platform != "darwin":
+                # Its room is taken at once: on a full disk that is an error, and writing to a
+                # page that the disk has no room for ends the process (SIGBUS).
+                os.posix_fallocate(file.fileno(), 0, size)
             mapped = torch.from_file(
                 file.name, shared=True, size=tensor.numel(), dtype=tensor.dtype
             )

@@ -38,12 +38,24 @@ def timestamp(now: datetime) -> str:
 
 
 class Store:
-    """The database of a state folder. One store a thread; transactions wait for each other."""
+    """The database of a state folder. One store a thread; transactions wait for each other.
 
-    def __init__(self, folder: Path, *, actor: str = "daemon", read_only: bool = False) -> None:
+    With ``migrate`` it is made where there is none, and an older schema brought up to date: for the
+    daemon that holds the lock and for a new state. A daemon of an older version could not go on.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        actor: str = "daemon",
+        read_only: bool = False,
+        migrate: bool = False,
+    ) -> None:
         self.folder, self.actor = folder, actor
         path = folder / FILE
-        uri = f"{path.resolve().as_uri()}?mode={'ro' if read_only else 'rwc'}"
+        mode = "ro" if read_only else "rwc" if migrate else "rw"
+        uri = f"{path.resolve().as_uri()}?mode={mode}"
         try:
             self.connection = sqlite3.connect(uri, timeout=30, isolation_level=None, uri=True)
         except sqlite3.OperationalError as error:
@@ -52,7 +64,7 @@ class Store:
             ) from error
         self.connection.row_factory = sqlite3.Row
         try:
-            self._settle(read_only)
+            self._settle(read_only, migrate)
         except sqlite3.OperationalError as error:  # locked, unreadable, full: not damaged
             self.close()
             raise WisedError(f"{path}: {error}") from error
@@ -63,14 +75,15 @@ class Store:
             self.close()
             raise
 
-    def _settle(self, read_only: bool) -> None:
-        """Set and assert what durability rests on, then bring the schema up to date."""
+    def _settle(self, read_only: bool, migrate: bool) -> None:
+        """Set and assert what durability rests on; bring the schema up to date with ``migrate``."""
         self._check_kind()
         for name, value in SETTINGS.items():
             self.connection.execute(f"PRAGMA {name} = {value}")
         if not read_only:
             self.connection.execute("PRAGMA journal_mode = WAL")
             self._check_setting("journal_mode", "wal")
+        if migrate:
             self._migrate()
         self._check_version()
         for name, value in SETTINGS.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ def build(session: Session, request: Build) -> Built:
     started = time.monotonic()
     parent = session.load(request.parent) if request.parent else None
     _ = session.background, session.base_sha256
+    tempfile.gettempdir()  # where a disk is full there is none, and no fact is to blame for that
     session.begin(text for fact in request.facts for text in (fact.object, *fact.prompts))
     made = _made(session, request, parent)
     made_at = time.monotonic()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import errno
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from daemon import config as configuration
 from daemon.errors import UsageError, WisedError
@@ -28,6 +32,9 @@ from daemon.worker.build import build
 from daemon.worker.session import MAX_ANSWER_TOKENS, Report, Session
 from wise.errors import WiseError
 
+#: errors of a disk that is full, for all or for this user, or broken
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+
 
 class Server:
     """A session and the replies that it gives."""
@@ -48,7 +55,8 @@ class Server:
         except (WisedError, WiseError) as error:
             return _failed(error, is_last=False)
         except Exception as error:
-            traceback.print_exc()  # into the worker's log
+            with contextlib.suppress(OSError):  # its log may lie on the disk that is full
+                traceback.print_exc()
             return _failed(error, is_last=True)
 
     def _serve(self, request: Request) -> Reply:
@@ -63,7 +71,29 @@ class Server:
 
 def _failed(error: Exception, *, is_last: bool) -> Failed:
     hint = getattr(error, "hint", "")
-    return Failed(error=type(error).__name__, message=str(error), hint=hint, is_last=is_last)
+    return Failed(
+        error=type(error).__name__,
+        message=str(error),
+        hint=hint,
+        is_last=is_last,
+        disk_failed=_is_of_disk(error),
+    )
+
+
+def _is_of_disk(error: BaseException | None) -> bool:
+    """Tell whether an error comes of a disk that is full or broken."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
+            return True
+        # NOTE: what it writes with is in Rust, and says the system's error in words only.
+        if isinstance(error, SafetensorError) and _is_told_of_disk(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _is_told_of_disk(words: str) -> bool:
+    return any(f"(os error {number})" in words for number in DISK_ERRORS)
 
 
 def embed(session: Session, request: Embed) -> Embedded:

@@ -210,6 +210,16 @@ def test_an_error_that_is_the_workers_last_word_ends_it(start: Start) -> None:
     assert (found.code, str(found)) == ("worker.failed", "MemoryError: 64 GiB")
 
 
+def test_a_worker_that_its_disk_failed_blames_no_fact(start: Start) -> None:
+    found = error(
+        start(
+            'send(kind="failed", error="OSError", message="no room", is_last=True,'
+            " disk_failed=True); time.sleep(60)"
+        )
+    )
+    assert (found.code, found.is_at_work, str(found)) == ("worker.disk", False, "OSError: no room")
+
+
 def test_a_program_that_can_not_be_started_is_an_error_too(tmp_path: Path) -> None:
     worker = Worker(
         tmp_path / "c", tmp_path / "log", threading.Event(), program=(str(tmp_path / "none"),)

@@ -76,7 +76,7 @@ def rows_of(raw: sqlite3.Connection, table: str) -> list[dict[str, object]]:
 def test_every_row_is_kept_and_what_refers_to_facts_still_does(
     tmp_path: Path, before: dict[str, list[dict[str, object]]]
 ) -> None:
-    with Store(tmp_path) as store:
+    with Store(tmp_path, migrate=True) as store:
         raw = store.connection
         assert raw.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
         assert raw.execute("PRAGMA foreign_keys").fetchone()[0] == 1
@@ -103,7 +103,7 @@ def test_every_row_is_kept_and_what_refers_to_facts_still_does(
 def test_facts_count_against_the_most_trusted_source_that_says_so(
     tmp_path: Path, before: object
 ) -> None:
-    with Store(tmp_path) as store:
+    with Store(tmp_path, migrate=True) as store:
         rows = store.rows("SELECT id, brought_by, vouched_by FROM fact WHERE id < 106 ORDER BY id")
         assert [tuple(row) for row in rows] == [
             (101, 1, 2),  # the office said again what the flood had said
@@ -116,7 +116,7 @@ def test_facts_count_against_the_most_trusted_source_that_says_so(
 
 
 def test_the_new_table_takes_every_state_and_no_other(tmp_path: Path, before: object) -> None:
-    with Store(tmp_path) as store:
+    with Store(tmp_path, migrate=True) as store:
         for state in FACT_STATES:
             store.connection.execute("UPDATE fact SET state = ? WHERE id = 101", (state,))
         with pytest.raises(sqlite3.IntegrityError, match="CHECK"):
@@ -127,7 +127,7 @@ def test_the_tables_look_the_same_whether_made_anew_or_brought_up(
     tmp_path: Path, before: object
 ) -> None:
     def tables(folder: Path) -> list[tuple[str, str]]:
-        with Store(folder) as store:
+        with Store(folder, migrate=True) as store:
             sql = "SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name"
             return [tuple(row) for row in store.rows(sql)]
 
@@ -149,7 +149,7 @@ def test_a_row_that_refers_to_nothing_stops_it_and_leaves_all_as_it_was(
     raw.commit()
     raw.close()
     with pytest.raises(IntegrityError, match="1 rows refer to rows that are missing"):
-        Store(tmp_path)
+        Store(tmp_path, migrate=True)
     raw = sqlite3.connect(tmp_path / FILE)
     raw.row_factory = sqlite3.Row
     assert raw.execute("PRAGMA user_version").fetchone()[0] == BEFORE
@@ -165,7 +165,7 @@ def test_two_that_open_it_at_once_both_keep_foreign_keys_on(
 
     def open_it() -> None:
         at_once.wait()
-        with Store(tmp_path) as store:
+        with Store(tmp_path, migrate=True) as store:
             on = store.connection.execute("PRAGMA foreign_keys").fetchone()[0]
             found.append((on, len(facts.in_states(store, FACT_STATES))))
 

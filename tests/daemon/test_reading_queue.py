@@ -205,10 +205,11 @@ def test_a_local_reader_gets_sentences_and_relations_and_is_checked_all_the_same
         ("worker.died", [1]),
         ("worker.timeout", [1]),
         ("worker.failed", [1]),
+        ("worker.disk", [0]),
         ("worker.stopped", [0]),
     ],
 )
-def test_a_worker_that_breaks_over_a_text_costs_an_attempt_and_a_shutdown_none(
+def test_a_worker_that_breaks_over_a_text_costs_an_attempt_and_a_shutdown_or_a_full_disk_none(
     world, code, attempts
 ):
     def ask(request):

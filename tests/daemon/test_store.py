@@ -53,17 +53,17 @@ def test_a_setting_that_sqlite_does_not_take_is_an_error_at_open(
         state.store(read_only=read_only)
 
 
-@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("how", [{}, {"read_only": True}, {"migrate": True}], ids=str)
 @pytest.mark.parametrize("version", [0, len(MIGRATIONS)])
 def test_a_database_of_another_program_is_refused_as_it_is(
-    tmp_path: Path, version: int, read_only: bool
+    tmp_path: Path, version: int, how: dict[str, bool]
 ) -> None:
     raw = sqlite3.connect(tmp_path / FILE)
     raw.executescript(f"CREATE TABLE theirs (x); PRAGMA user_version = {version}")
     raw.close()
     before = (tmp_path / FILE).read_bytes()
     with pytest.raises(IntegrityError, match="no database of wised"):
-        Store(tmp_path, read_only=read_only)
+        Store(tmp_path, **how)
     assert (tmp_path / FILE).read_bytes() == before
 
 
@@ -222,7 +222,7 @@ def first_schema(tmp_path: Path) -> dict[str, list[dict[str, object]]]:
 def test_c07_a_database_of_the_first_schema_is_brought_up_and_keeps_its_rows(
     tmp_path: Path, first_schema: dict[str, list[dict[str, object]]]
 ) -> None:
-    with Store(tmp_path) as store:
+    with Store(tmp_path, migrate=True) as store:
         assert store.connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
         assert store.connection.execute("PRAGMA application_id").fetchone()[0] == 0x77697365
         assert store.connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
@@ -260,7 +260,7 @@ def test_c07_a_database_of_the_first_schema_is_brought_up_and_keeps_its_rows(
 def test_a_release_of_the_first_schema_reads_as_an_update_without_known_shards(
     tmp_path: Path, first_schema: object
 ) -> None:
-    with Store(tmp_path) as store:
+    with Store(tmp_path, migrate=True) as store:
         one = releases.promoted(store)
         assert (one.number, one.kind, one.rewritten) == (1, "update", ())
         assert (one.last_fact, one.settings) == (None, None)
@@ -275,7 +275,7 @@ def test_a_source_of_the_first_schema_goes_on_with_its_log_where_it_was(
     raw.execute("UPDATE source SET kind = 'log', log_offset = 7, log_fingerprint = 'ab'")
     raw.commit()
     raw.close()
-    with Store(tmp_path) as store:
+    with Store(tmp_path, migrate=True) as store:
         (source,) = polling.due(store, START)
         assert (source.format, source.position) == ("auto", LogPosition(7, "ab", None, None))
         with pytest.raises(sqlite3.IntegrityError):
@@ -289,15 +289,15 @@ def test_a_source_that_any_private_address_was_allowed_keeps_that(
     raw.execute("UPDATE source SET allow_private = 1")
     raw.commit()
     raw.close()
-    with Store(tmp_path) as store:
+    with Store(tmp_path, migrate=True) as store:
         (source,) = polling.due(store, START)
         assert source.allowed.any
 
 
 def test_opening_it_again_changes_nothing(tmp_path: Path, first_schema: object) -> None:
-    with Store(tmp_path) as store:
+    with Store(tmp_path, migrate=True) as store:
         before = "\n".join(store.connection.iterdump())
-    with Store(tmp_path) as store:
+    with Store(tmp_path, migrate=True) as store:
         assert "\n".join(store.connection.iterdump()) == before
 
 
@@ -309,22 +309,23 @@ def test_c07_a_migration_that_fails_half_way_leaves_the_schema_as_it_was(
     raw.execute("CREATE TABLE shard (made_by TEXT)")
     raw.close()
     with pytest.raises(WisedError, match="shard already exists"):
-        Store(tmp_path)
+        Store(tmp_path, migrate=True)
     raw = sqlite3.connect(tmp_path / FILE)
     assert raw.execute("PRAGMA user_version").fetchone()[0] == 1
     assert rows_of(raw) == first_schema
     assert raw.execute("SELECT 1 FROM sqlite_schema WHERE name = 'settings'").fetchall() == []
     raw.execute("DROP TABLE shard")
     raw.close()
-    with Store(tmp_path) as store:
+    with Store(tmp_path, migrate=True) as store:
         assert releases.promoted(store).kind == "update"
 
 
-def test_reading_only_brings_no_schema_up(
-    tmp_path: Path, first_schema: dict[str, list[dict[str, object]]]
+@pytest.mark.parametrize("read_only", [False, True])
+def test_nobody_brings_a_schema_up_unasked(
+    tmp_path: Path, first_schema: dict[str, list[dict[str, object]]], read_only: bool
 ) -> None:
     with pytest.raises(IntegrityError, match=f"schema 1, this wised knows {len(MIGRATIONS)}"):
-        Store(tmp_path, read_only=True)
+        Store(tmp_path, read_only=read_only)
     raw = sqlite3.connect(tmp_path / FILE)
     assert raw.execute("PRAGMA user_version").fetchone()[0] == 1
     assert rows_of(raw) == first_schema
@@ -347,7 +348,7 @@ def test_a_shard_that_can_not_be_is_refused(
     tmp_path: Path, first_schema: object, row: dict[str, object]
 ) -> None:
     good = {"release": 1, "position": 1, "made_in": 0, "solved": 0, "fullness": 0.0}
-    with Store(tmp_path) as store:
+    with Store(tmp_path, migrate=True) as store:
         store.table("shard").insert({**good, "position": 0})
         with pytest.raises(sqlite3.IntegrityError):
             store.table("shard").insert({**good, **row})
@@ -363,7 +364,7 @@ def test_a_release_is_of_one_of_three_kinds(
     tmp_path: Path, first_schema: object, kind: str | None, legal: bool
 ) -> None:
     sql = "UPDATE release SET kind = ? WHERE number = 1"
-    with Store(tmp_path) as store:
+    with Store(tmp_path, migrate=True) as store:
         if legal:
             store.connection.execute(sql, (kind,))
         else:
@@ -381,7 +382,8 @@ def test_a_file_that_is_no_database_is_an_integrity_error(tmp_path: Path) -> Non
         state.store()
 
 
-def test_reading_only_creates_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read_only", [False, True])
+def test_nobody_makes_a_database_unasked(tmp_path: Path, read_only: bool) -> None:
     with pytest.raises(NotFound):
-        Store(tmp_path, read_only=True)
+        Store(tmp_path, read_only=read_only)
     assert list(tmp_path.iterdir()) == []

@@ -45,6 +45,43 @@ def test_a_loaded_release_answers_like_the_one_that_was_saved(
     assert say(llama, tokenizer, FACTS[0].prompts[0]) == bare
 
 
+def narrowed(folder: Path) -> Path:
+    """A sealed release beside ``folder``, without the first of its facts."""
+    place = folder.parent / "000002-test"
+    place.mkdir()
+    wise.Release.load(folder).without([FACTS[0].id]).save(place)
+    manifest.seal(place, {"release": 2, "parent": 1})
+    return place
+
+
+@pytest.mark.parametrize("looks", range(1, 6))
+def test_a_link_that_is_moved_while_it_is_loaded_gives_the_release_that_it_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    """A promotion replaces ``current`` whenever it likes: before any look at a file."""
+    second, link, seen = narrowed(folder), folder.parent / "current", []
+    link.symlink_to(folder.name)
+    look = manifest.regular_size
+
+    def moved(path: Path, most: int) -> int:
+        seen.append(path)
+        if len(seen) == looks:
+            link.unlink()
+            link.symlink_to(second.name)
+        return look(path, most)
+
+    monkeypatch.setattr(manifest, "regular_size", moved)
+    assert wise.Release.load(link).fact_ids == tuple(fact.id for fact in FACTS)
+    assert link.readlink().name == second.name
+
+
+def test_a_link_to_nothing_is_named_as_it_was_given(tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    link.symlink_to("pruned")
+    with pytest.raises(wise.BadArtifact, match=r"current: no such release folder"):
+        wise.Release.load(link)
+
+
 def test_saving_and_loading_keeps_every_value(folder: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     again.mkdir()
@@ -94,8 +131,11 @@ def test_a_linked_file_is_refused(folder: Path, tmp_path: Path) -> None:
     path = folder / "adapter_model.safetensors"
     path.rename(tmp_path / "moved")
     path.symlink_to(tmp_path / "moved")
-    with pytest.raises(wise.BadArtifact, match="regular"):
-        wise.Release.load(folder)
+    link = tmp_path / "current"
+    link.symlink_to(folder.name)
+    for place in (folder, link):
+        with pytest.raises(wise.BadArtifact, match="regular"):
+            wise.Release.load(place)
 
 
 def test_a_manifest_that_names_a_path_is_refused(folder: Path) -> None:
