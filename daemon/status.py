@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -90,6 +91,7 @@ class Status:
     waiting: tuple[Waiting, ...] = ()  #: batches that failed and are tried again, the next first
     probation: Watched | None = None  #: of the release that answers; None when it is on none
     damage: tuple[str, ...] = ()  #: what the last look through the state found damaged
+    free_bytes: int = 0  #: on the disk of the state folder
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -145,6 +147,7 @@ def collect(store: Store, daemon: str | None, word: Word, now: datetime) -> Stat
         waiting=tuple(attempts.waiting(store)),
         probation=None if "promote" in holds else checks.watched(store, current, now),
         damage=inspection.damage(store),
+        free_bytes=shutil.disk_usage(store.folder).free,
     )
 
 

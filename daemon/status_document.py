@@ -50,6 +50,7 @@ def document(status: Status, now: datetime) -> dict[str, object]:
         "gate": _gate(status),
         "holds": dict(status.holds),
         "dead_letters": status.dead_letters,
+        "disk_free_bytes": status.free_bytes,
         "waiting_batches": [_waiting(one) for one in status.waiting],
         "dropped_last_24_hours": [
             {"source": one.source, "quota": one.quota, "facts": one.facts} for one in status.dropped

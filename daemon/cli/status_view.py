@@ -36,6 +36,7 @@ def lines(status: Status, now: datetime) -> Iterator[tuple[str, object]]:
         yield "hold", f"{kind}: {reason}"
     yield "dead letters", status.dead_letters
     yield from unread_lines(status)
+    yield "disk", disk_line(status)
 
 
 def work_line(work: Work, now: datetime) -> str:
@@ -72,6 +73,17 @@ def waiting_line(status: Status, now: datetime) -> str | None:
     return f"fact {fact}, {state}, received {ago(since, now)}"
 
 
+def disk_line(status: Status) -> str:
+    """Return how much room there is where the state lies."""
+    return f"{status.free_bytes / 1e9:.1f} GB free"
+
+
+def source_line(status: Status) -> str:
+    """Return how many sources are how: ``1 failing, 3 ok``."""
+    kinds = Counter("failing" if s.is_failing else _calm(s) for s in status.sources)
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+
+
 def batch_lines(status: Status) -> Iterator[tuple[str, object]]:
     """Yield the batches that failed and are tried again, the next first."""
     for batch in status.waiting:
@@ -103,8 +115,7 @@ def _memory_line(shards: tuple[Shard, ...]) -> str:
 
 
 def _source_lines(status: Status) -> Iterator[tuple[str, object]]:
-    kinds = Counter("failing" if s.is_failing else _calm(s) for s in status.sources)
-    yield "sources", ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    yield "sources", source_line(status)
     for one in status.sources:
         if one.is_failing:
             trouble = f"{one.failures} times in a row: {one.last_error or 'no error noted'}"

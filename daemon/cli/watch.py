@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 BAR_CELLS = 40
+PROBLEMS_SHOWN = 5
+BESIDE_FROM = 100  #: columns from which queue and gate stand beside each other
 
 
 @dataclass
@@ -83,33 +85,46 @@ def _screen(state: State, period_seconds: float) -> None:
             at = now()
             seen = _look(state, at)
             left = pace.seconds_left(seen.word.work, at)
-            live.update(drawn(seen, at, left), refresh=True)
+            live.update(drawn(seen, at, left, live.console.width), refresh=True)
             time.sleep(period_seconds)
 
 
-def drawn(seen: Status, at: datetime, seconds_left: float | None) -> RenderableType:
-    """Return the screen, the most urgent first: what doesn't fit is cut off at the end."""
+def drawn(seen: Status, at: datetime, seconds_left: float | None, columns: int) -> RenderableType:
+    """Return the screen, the most urgent first: what doesn't fit is cut off at the end.
+
+    That is the list of sources, those that fail first; how many they are stands above.
+    """
     from rich.console import Group
     from rich.rule import Rule
+    from rich.table import Table
 
+    queue = Group(Rule(styled("queue"), align="left"), _queue(seen, at))
+    lines = ((name, value, "") for name, value in status_view.gate_lines(seen))
+    gate = Group(Rule(styled("gate"), align="left"), _pairs(lines))
+    middle: RenderableType = Group(gate, queue)
+    if columns >= BESIDE_FROM:
+        beside = Table.grid(padding=(0, 2), expand=True)
+        beside.add_column(ratio=3)
+        beside.add_column(ratio=2)
+        beside.add_row(queue, gate)
+        middle = beside
     title = styled(f"wised at {at.isoformat(timespec='seconds')}, Ctrl-C ends", "bold")
     return Group(
         title,
         _pairs(_head(seen, at)),
         *_work(seen.word.work, at, seconds_left),
-        Rule(styled("queue"), align="left"),
-        _queue(seen, at),
+        middle,
         Rule(styled("sources"), align="left"),
         _sources(seen, at),
-        Rule(styled("gate"), align="left"),
-        _pairs((name, value, "") for name, value in status_view.gate_lines(seen)),
     )
 
 
 def _head(seen: Status, at: datetime) -> Iterator[tuple[str, object, str]]:
     """Yield name, value and style of what stands on top."""
-    for problem in seen.problems or ("ok",):
+    for problem in seen.problems[:PROBLEMS_SHOWN] or ("ok",):
         yield "health", problem, "bold red" if seen.problems else "green"
+    if (more := len(seen.problems) - PROBLEMS_SHOWN) > 0:
+        yield "", f"and {more} more", "bold red"
     daemon = "not running" if seen.daemon is None else f"running ({seen.daemon})"
     yield "daemon", daemon, "yellow" if seen.daemon is None else ""
     yield "release", status_view.release_line(seen, at), ""
@@ -117,6 +132,8 @@ def _head(seen: Status, at: datetime) -> Iterator[tuple[str, object, str]]:
         yield name, value, ""
     for kind, reason in seen.holds.items():
         yield f"hold on {kind}", reason, "yellow"
+    yield "sources", status_view.source_line(seen), ""
+    yield "disk", status_view.disk_line(seen), ""
 
 
 def _pairs(lines: Iterator[tuple[str, object, str]]) -> Table:

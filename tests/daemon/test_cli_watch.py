@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -8,8 +9,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cli_terminal import MAIN, ROOT, terminal
 from cli_world import NOW, add_entry, add_fact, add_source, new_state, refuse, wised
+from rich.console import Console
 
-from daemon import releases
+from daemon import releases, status
+from daemon.cli import watch
 from daemon.cli.watch import Pace
 from daemon.observe.pulse import Work
 from daemon.store import timestamp
@@ -144,3 +147,34 @@ def test_the_time_left_is_told_from_the_pace_of_the_step():
     assert pace.seconds_left(work(51, "probing"), at[30]) == pytest.approx(9.8)
     assert pace.seconds_left(work(0, "probing"), at[40]) is None  # it began anew
     assert pace.seconds_left(None, at[50]) is None
+
+
+def shown(state, columns, lines):
+    """The screen as a terminal of that size has it."""
+    with state.store(read_only=True) as store:
+        seen = status.read(state, store, NOW)
+    screen = Console(file=io.StringIO(), width=columns, height=lines, legacy_windows=False)
+    rendered = screen.render_lines(watch.drawn(seen, NOW, None, columns), pad=False)
+    return ["".join(part.text for part in line) for line in rendered][:lines]
+
+
+@pytest.mark.parametrize(("columns", "lines"), [(120, 24), (80, 40)])
+def test_many_failing_sources_push_neither_queue_nor_gate_nor_hold_off_the_screen(
+    state, columns, lines
+):
+    for number in range(50):
+        add_source(state, f"feed {number}", failures=9, last_error="fetch.timeout: slow")
+    text = "\n".join(shown(state, columns, lines))
+    for needed in (
+        "source bad failed 4 times in a row",
+        "and 48 more",  # problems: 51 sources, a hold and a refusal, of which five are shown
+        "0: the bare model",
+        "election night",
+        "51 failing, 1 ok",
+        "GB free",
+        "pending",
+        "release 1 refused: too weak",
+        "0.5000 (1 of 2)",
+        "feed 0",
+    ):
+        assert needed in text, text
