@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # As the daemon's workers have it: on a shared machine, OpenMP's own choice can cost a factor of 15.
 export GOMP_SPINCOUNT ?= 1000
 
-.PHONY: setup demo test lint fuzz soak bench bench-edit bench-edit-large bench-lifelong bench-ingest bench-day bench-cli demo-model clean
+.PHONY: setup demo test lint fuzz soak bench bench-edit bench-edit-large bench-lifelong bench-ingest bench-day bench-idle bench-cli demo-model clean
 
 setup: $(READY)
 
@@ -50,6 +50,10 @@ bench-ingest: $(READY)
 # A daemon's loop through a day under a fake clock, 50 feeds; about 10 minutes.
 bench-day: $(READY)
 	$(BIN)/python -m bench.day
+
+# A daemon with nothing to do: its memory, and the share of a core that it takes; a minute.
+bench-idle: $(READY)
+	$(BIN)/python -m bench.idle
 
 # The operator's commands as processes, on a store of 100,000 facts; about a minute.
 bench-cli: $(READY)

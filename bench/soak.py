@@ -36,6 +36,9 @@ from demo.world import Update
 
 LONGEST_SECONDS = 14.0  #: that a daemon lives; a batch of four facts takes about eight
 WORKER_SHARE = 0.2  #: of the kills that hit the worker
+EARLY_SHARE = 0.1  #: of the lives that end before the daemon is ready
+EARLY_SECONDS = 0.6  #: that such a life lasts at most; a start takes about as long
+RESTART_SECONDS = 3.0  #: that 99 of 100 starts may take until the daemon is ready
 DRAIN_SECONDS = 3600.0
 NEWS = 4  #: updates that are published before each life
 EVERY = 10  #: lives after which all invariants are looked at
@@ -128,12 +131,16 @@ class _World:
         found.bad_releases += len(broken)
         found.said += broken
 
+    def begin(self) -> subprocess.Popen[bytes]:
+        """Start a daemon."""
+        command = [sys.executable, "-m", "daemon.cli", "--state", str(self.state.folder), "run"]
+        return subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+
     def start(self) -> tuple[subprocess.Popen[bytes], float | None]:
         """Start a daemon; return it and after how many seconds it was ready, None: it was not."""
         log, began = self.state.logs / "wised.jsonl", time.monotonic()
         size = log.stat().st_size if log.exists() else 0
-        command = [sys.executable, "-m", "daemon.cli", "--state", str(self.state.folder), "run"]
-        daemon = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+        daemon = self.begin()
         while time.monotonic() < began + 60 and daemon.poll() is None:
             if log.exists() and b'"daemon.ready"' in log.read_bytes()[size:]:
                 return daemon, time.monotonic() - began
@@ -257,6 +264,12 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 def _life(run: _World, found: Soaked, restarts: list[float]) -> None:
     """Let a daemon live for a while, kill it, and look at what it left."""
+    if run.rng.random() < EARLY_SHARE:
+        daemon = run.begin()
+        time.sleep(run.rng.uniform(0.0, EARLY_SECONDS))
+        _gone(daemon, _workers(daemon.pid))
+        found.kills += 1
+        return
     daemon, ready = run.start()
     if ready is None:
         found.bad_releases += 1
@@ -293,16 +306,18 @@ def soak(
             _life(run, found, restarts)
             lives += 1
             run.check(found, whole=lives % EVERY == 0)
-            print(f"{found.kills} kills, ready after {restarts[-1]:.2f} s", flush=True)
+            last = f", ready after {restarts[-1]:.2f} s" if restarts else ""
+            print(f"{found.kills} kills{last}", flush=True)
         run.drain()
         run.check(found, whole=True)
         _account(run.state, run.published, found)
-    found.restart_p99_s = round(float(np.quantile(restarts, 0.99)), 2)
+    if restarts:
+        found.restart_p99_s = round(float(np.quantile(restarts, 0.99)), 2)
     return found
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Print what was found; 1 when anything is lost, twice or bad."""
+    """Print what was found; 1 when anything is lost, twice or bad, or restarts take too long."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, help="how often to kill")
     parser.add_argument("--seconds", type=float, help="how long to go on")
@@ -314,7 +329,8 @@ def main(words: Sequence[str] | None = None) -> int:
     for line in found.said:
         print(line)
     print(json.dumps({k: v for k, v in asdict(found).items() if k != "said"}))
-    return 1 if found.lost or found.twice or found.bad_releases else 0
+    slow = found.restart_p99_s > RESTART_SECONDS
+    return 1 if found.lost or found.twice or found.bad_releases or slow else 0
 
 
 if __name__ == "__main__":

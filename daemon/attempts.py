@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from daemon.faults import fault
 from daemon.store import Store, facts, timestamp
 from daemon.store.facts import IN_CYCLE, Fact
 from policies.retry import wait_after
@@ -112,6 +113,7 @@ def note_interrupted(store: Store, config: Config, now: datetime) -> list[str]:
             _wait(store, row["id"], INTERRUPTED, now + wait)
             _event(store, row, row["deaths"], INTERRUPTED, now + wait, now)
             done.append(f"batch {row['id']}: attempt {row['attempts']} was interrupted")
+    fault("start.noted")
     return done
 
 

@@ -222,6 +222,7 @@ def _withdraw(
             for fact in facts.of_batch(store, release.batch_id):
                 if fact.state == "verified":
                     store.transition("fact", fact.id, "return", now, why)
+    fault("cycle.withdrawn")
     releases.delete_files(state, releases.get(store, release.number))
     return Done("refused", release.number, (why,))
 
@@ -258,6 +259,7 @@ def _failed(store: Store, config: Config, plan: Plan, error: WorkerError, now: d
         if plan.batch is not None:
             _end_attempt(store, config, plan, plan.batch, error, now)
         store.transition("release", plan.number, "refuse", now, why, died=int(died))
+    fault("cycle.failed")
     if error.is_stop:
         raise error
     return Done("failed", plan.number, (str(error),))

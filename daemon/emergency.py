@@ -104,6 +104,7 @@ def _promote(state: State, store: Store, number: int, now: datetime, reason: str
             return
         with store.write():
             store.transition("release", number, "refuse", now, str(error))
+        fault("emergency.overtaken")
         releases.delete_files(state, releases.get(store, number))
         raise
 

@@ -11,7 +11,7 @@ from collections import Counter
 
 VARIABLE = "WISED_FAULT"
 STATUS = 137  #: as a shell reports SIGKILL
-#: every point, in the order in which a poll, a cycle and a start come by
+#: every point: of a turn in which all goes well, of what may go otherwise, of a start
 POINTS = (
     "poll.fetched",
     "poll.stored",
@@ -37,6 +37,16 @@ POINTS = (
     "emergency.planned",
     "emergency.written",
     "emergency.verified",
+    "emergency.overtaken",
+    "poll.failed",
+    "triage.blamed",
+    "triage.given_up",
+    "cycle.failed",
+    "cycle.withdrawn",
+    "probation.checked",
+    "inspect.recorded",
+    "reload.recorded",
+    "start.noted",
     "reconcile.dropped",
     "reconcile.tidied",
     "reconcile.checked",

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 
 from daemon import invariants, releases
 from daemon.errors import IntegrityError, NotReadable
+from daemon.faults import fault
 from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store, health
@@ -47,6 +48,7 @@ def inspect(state: State, store: Store, now: datetime) -> list[str]:
     found = [trouble for trouble in looked if trouble]
     with store.write():
         store.event(INSPECTED, "state", {"damage": found}, now)
+    fault("inspect.recorded")
     return found
 
 

@@ -353,6 +353,7 @@ def _note_failure(
         busy = getattr(error, "busy_host", None)
         if busy and asked:
             _hold_host(store, busy, now + timedelta(seconds=asked))
+    fault("poll.failed")
 
 
 def _note_gone(store: Store, source: Source, error: IngestError, now: datetime) -> None:

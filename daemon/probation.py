@@ -15,6 +15,7 @@ from daemon import checks, command, recorded, releases
 from daemon.child import ShouldStop, WorkerError
 from daemon.config import Config
 from daemon.errors import Conflict, IntegrityError, NotFound, OnHold, Overtaken, Refused
+from daemon.faults import fault
 from daemon.patience import GivenUp
 from daemon.recorded import AskPrompts
 from daemon.releases import Release
@@ -84,6 +85,7 @@ def check(
             why = f"{checks.REASON}{failed}; the release before can't answer: {stuck}"
             releases.hold(store, "promote", why, now)
         checks.record(store, release, same, asked, failed, until, now)
+    fault("probation.checked")
     return Checked(release.number, same, asked, failed, back, stuck)
 
 

@@ -22,6 +22,7 @@ from daemon.child import Limits, Worker, WorkerError
 from daemon.config import Config
 from daemon.cycle import Done, cycle
 from daemon.errors import Refused, WisedError
+from daemon.faults import fault
 from daemon.log_events import OUTCOMES
 from daemon.loop import Loop
 from daemon.messages import Answers, Ask, Build, Built, Embed, Embedded, Read, ReadText, Request
@@ -159,6 +160,7 @@ class Service:
         with self.store.write():
             self.store.event("config.reload", "config", {"changed": list(changed)}, now())
             rekeyed = keys.renew_within(self.store, config.subjects, now())
+        fault("reload.recorded")
         draft.replace(self.state.running_file)
         return rekeyed
 

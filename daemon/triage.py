@@ -113,6 +113,7 @@ class Triage:
                 facts.count_tries(self._store, group, tries)
                 data = {"facts": [fact.id for fact in group], "error": str(error)}
                 self._store.event("triage.fail", "triage", data, now)
+            fault("triage.blamed")
             return Triaged(0, 0, error)
         (fact,) = group
         tries = max(fact.attempts, ALONE) + 1
@@ -124,6 +125,7 @@ class Triage:
             if given_up:
                 why = f"alone: {error}"
                 self._store.transition("fact", fact.id, "quarantine", now, why, attempts=0)
+        fault("triage.given_up")
         return Triaged(int(given_up), int(given_up), error)
 
     def examine(self, new: Sequence[Fact]) -> list[Finding]:
