@@ -1,8 +1,9 @@
 """A day of a daemon under a fake clock: ``python -m bench.day``.
 
 50 feeds over HTTP on loopback, polled as configured for 24 hours that pass as fast as the machine
-goes, with facts for triage by the real worker. Each hour this process's memory, descriptors and
-threads are looked at. The last line is one JSON object.
+goes, with facts for triage by the real worker; scheduler, observer, `status.json` and log are those
+of a daemon. Each hour this process's memory, descriptors and threads are looked at. The last line
+is one JSON object.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ from statistics import median
 from unittest.mock import patch
 from xml.sax.saxutils import escape
 
+from daemon import log as status_log
 from daemon import service as services
 from daemon.loop import Loop
+from daemon.observe.observer import observed
 from daemon.service import Service
 from daemon.state import init
 from daemon.store import Store, timestamp
@@ -72,13 +75,6 @@ class Clock:
     def monotonic(self) -> float:
         """Return seconds."""
         return self.passed.total_seconds()
-
-
-class _Quiet:
-    """A log that keeps nothing."""
-
-    def __getattr__(self, name: str) -> object:
-        return lambda *args, **fields: None
 
 
 @contextmanager
@@ -150,10 +146,17 @@ def measure(hours: int, sources: int) -> Day:
         state = init(Path(folder) / "state", START)
         store = held.enter_context(state.store())
         _add_sources(store, url, sources)
-        service = Service(state, store, state.config(), _Quiet())
+        config = state.config()
+        log = status_log.setup(state.logs, config.log)
+        held.callback(status_log.close)
+        service = Service(state, store, config, log)
+        watch = (state, config.metrics, log, service.pulse, service.asked, os.environ)
+        held.enter_context(observed(*watch))
         held.callback(service.close)
         service.start()
-        loop = Loop(service, service.asked, services.STAGES, _Quiet(), clock.now, clock.monotonic)
+        loop = Loop(service, service.asked, services.STAGES, log, clock.now, clock.monotonic)
+        loop.ticks.start()
+        held.callback(loop.ticks.stop)
         for minute in range(hours * 60):
             clock.passed += STEP
             for kind in ("ingest", "read", "edit"):
