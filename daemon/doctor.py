@@ -15,7 +15,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from daemon import base_model, invariants, mounts, releases
 from daemon.config import Config
@@ -32,6 +35,7 @@ KEPT = ("promoted", "previous", "retained", "verified")
 MIB = 1 << 20
 LOW_BYTES, LEAST_BYTES = 2048 * MIB, 128 * MIB  #: free, for which doctor warns and fails
 CLOCK_SLACK = timedelta(minutes=1)
+INSTALL = "pip install -c constraints.txt '.[offline]' in wised's folder"
 BACKUP = "restore a backup made by wised db backup"
 
 
@@ -51,6 +55,10 @@ class Finding:
     verdict: Verdict
     found: str
     mend: str = ""  #: what to do; empty when nothing needs to be done
+
+    def __post_init__(self) -> None:
+        """Hold every check to its promise."""
+        assert self.verdict is Verdict.ok or self.mend, f"{self.check}: no way to mend it"
 
 
 Found = tuple[Verdict, str, str]
@@ -86,7 +94,7 @@ def _guarded(check: Callable[[State, datetime], Found], state: State, now: datet
     try:
         return check(state, now)
     except (WisedError, BadArtifact) as error:
-        return _fail(str(error), error.hint or "see docs/cli.md")
+        return _fail(str(error), error.hint or f"mend what it names; else {BACKUP}")
     except sqlite3.DatabaseError as error:
         return _fail(f"the database: {error}", BACKUP)
     except OSError as error:
@@ -110,6 +118,29 @@ def _config(state: State, now: datetime) -> Found:
         problems = "; ".join(str(error).splitlines())
         return _fail(problems, f"edit {state.config_file}, then wised config check")
     return _ok(f"{state.config_file.name} is good, {len(found.relations)} relations")
+
+
+def _dependencies(state: State, now: datetime) -> Found:
+    """Compare what is installed with what wised was built to need."""
+    try:
+        needed = [Requirement(one) for one in metadata.requires("wised") or ()]
+    except metadata.PackageNotFoundError:
+        return _warn("wised is not installed, only its sources are here", INSTALL)
+    needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    for one in needed:
+        there = _installed(one.name)
+        if there is None or not one.specifier.contains(there, prereleases=True):
+            return _fail(
+                f"{one.name} {one.specifier} is needed, {there or 'none'} is here", INSTALL
+            )
+    return _ok(f"{len(needed)} packages as needed")
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _permissions(state: State, now: datetime) -> Found:
@@ -290,6 +321,7 @@ def _named(config: Config) -> str:
 #: in this order; each with the checks that it can do nothing without
 _CHECKS: dict[str, tuple[Callable[[State, datetime], Found], tuple[str, ...]]] = {
     "config": (_config, ()),
+    "dependencies": (_dependencies, ()),
     "permissions": (_permissions, ()),
     "disk": (_disk, ()),
     "lock": (_lock, ()),

@@ -115,8 +115,7 @@ def reload(
 
     state = place(context)
     new = state.config()
-    if not state.running_file.exists():
-        state.signal()  # raises NotRunning, as a rule
+    state.signal()  # raises NotRunning; what the last daemon had in force is no matter then
     keys = reloading.to_come(state, new)
     reloading.check(keys)
     pid = state.signal(*(() if dry_run else (signal.SIGHUP,)))

@@ -1,23 +1,27 @@
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 from collections import namedtuple
 from datetime import UTC, datetime, timedelta
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from cli_world import EDITED, add_fact, add_release, dump, new_state, wised
 
 import daemon
-from daemon import base_model
+from daemon import base_model, doctor
+from daemon.cli.reference import PAGE
 from demo.world import MODEL
 from wise import manifest
 
 CHECKS = [
     "config",
+    "dependencies",
     "permissions",
     "disk",
     "lock",
@@ -227,3 +231,31 @@ def test_it_changes_nothing_and_loads_no_model(state):
     assert ran.stdout.splitlines()[-1] == "False False"
     after = dump(state), sorted(path.name for path in state.folder.iterdir())
     assert after == before
+
+
+def test_the_page_names_every_check():
+    rows = re.findall(r"^\| ([a-z]+) \| .* \|$", PAGE.read_text("utf-8"), re.M)
+    assert [row for row in rows if row in doctor._CHECKS] == CHECKS == list(doctor._CHECKS)
+
+
+def test_a_finding_without_a_way_to_mend_it_is_a_bug():
+    with pytest.raises(AssertionError, match="no way to mend it"):
+        doctor.Finding("disk", doctor.Verdict.warn, "full")
+
+
+def test_a_package_that_is_too_old_is_named(state, monkeypatch):
+    real = metadata.version
+    old = {"apscheduler": "3.10.4"}
+    monkeypatch.setattr(metadata, "version", lambda name: old.get(name) or real(name))
+    one = found(state, 6)["dependencies"]
+    assert one["verdict"] == "fail"
+    assert "3.10.4 is here" in one["found"] and "pip install" in one["mend"]
+
+
+def test_a_package_that_is_missing_is_named(state, monkeypatch):
+    def version(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", version)
+    one = found(state, 6)["dependencies"]
+    assert "is needed, none is here" in one["found"]
