@@ -103,10 +103,14 @@ CHANGES = sorted(words for words in set(LEAVES) - SIGNALS if "--dry-run" in opti
 READS = sorted(set(LEAVES) - set(CHANGES) - SIGNALS - LONG)
 
 
-def call(words: tuple[str, ...], folder: Path) -> list[str]:
+#: what is in the log that LOG stands for
+ROWS = '{"subject": "Mali", "relation": "capital", "object": "Kayes"}\n'
+
+
+def call(words: tuple[str, ...], folder: Path, rows: str = ROWS) -> list[str]:
     """The command line of a command, for files in ``folder``."""
     log = folder / "corrections.jsonl"
-    log.write_text('{"subject": "Mali", "relation": "capital", "object": "Kayes"}\n', "utf-8")
+    log.write_text(rows, "utf-8", newline="")
     real = {NEW: str(folder / "new"), LOG: str(log)}
     return [*words, *(real.get(one, one) for one in CALLS[words])]
 

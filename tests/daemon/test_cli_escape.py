@@ -3,7 +3,9 @@
 import inspect
 import json
 import re
+import sys
 import unicodedata
+from functools import partial
 from pathlib import Path
 from typing import get_type_hints
 
@@ -21,7 +23,9 @@ from cli_commands import (
     options,
 )
 from cli_terminal import terminal
-from cli_world import NOW, add_source, new_state, wised
+from cli_world import NOW, add_fact, add_source, new_state, wised
+
+from daemon.child import Worker
 
 HOSTILE = (
     "\x1b[2J\x1b]0;title\x07\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\ \x9b31m\x85\x7f\x00\x08 "
@@ -41,8 +45,20 @@ OURS = {
     ("config", "path"),
     ("db", "check"),
     ("doctor",),
-    ("source", "test"),
 }
+#: a reader of sources has taken controls out of texts, or cut them, before there is a fact of them
+CLEANED = {("source", "test")}
+TYPED = HOSTILE.replace("\0", "")
+#: rows of a log, each with strangers' text in another place; a NUL makes any row a dead letter
+ROWS = [
+    {"subject": TYPED, "relation": "capital", "object": TYPED},
+    {"subject": "Mali", "relation": TYPED, "object": "Kayes"},
+    {"prompt": TYPED, "right": TYPED, "wrong": TYPED},
+    {TYPED: TYPED},
+    {"prompt": HOSTILE, "right": HOSTILE},
+]
+LOG = "".join(f"{json.dumps(row)}\n{json.dumps(row, ensure_ascii=False)}\n" for row in ROWS)
+LOG += f"raw {TYPED}\n"
 
 
 def dangerous(text: str) -> set[str]:
@@ -77,7 +93,7 @@ def state(base, tmp_path):
 
 @pytest.mark.parametrize("words", READS, ids=" ".join)
 def test_text_for_people_is_harmless(state, tmp_path, words):
-    ran = wised(state, *call(words, tmp_path))
+    ran = wised(state, *call(words, tmp_path, LOG))
     assert ran.code == (6 if words == ("doctor",) else 0)
     assert dangerous(ran.out + ran.err) == set()
     if words not in OURS:
@@ -88,16 +104,18 @@ def test_text_for_people_is_harmless(state, tmp_path, words):
 
 @pytest.mark.parametrize("words", sorted(set(READS) - {("completion",)}), ids=" ".join)
 def test_json_is_harmless_too_and_still_says_the_same(state, tmp_path, words):
-    ran = wised(state, *call(words, tmp_path), "--json")
+    ran = wised(state, *call(words, tmp_path, LOG), "--json")
     assert dangerous(ran.out + ran.err) == set()
-    if words not in OURS:
+    if words in CLEANED:
+        assert any(PLAIN in text for text in texts(ran.json))
+    elif words not in OURS:
         assert HOSTILE in texts(ran.json)
 
 
 @pytest.mark.parametrize("words", CHANGES, ids=" ".join)
 def test_what_a_change_tells_is_harmless(state, tmp_path, words):
     for also in (["--dry-run"], []):
-        ran = wised(state, *call(words, tmp_path), *also)
+        ran = wised(state, *call(words, tmp_path, LOG), *also)
         assert ran.code == (10 if words == ("review",) else 0)
         assert dangerous(ran.out + ran.err) == set()
 
@@ -116,11 +134,10 @@ def texts(value: object) -> set[str]:
 
 
 def test_what_the_operator_typed_is_harmless_in_an_error(state):
-    typed = HOSTILE.replace("\0", "")
     for command in (
-        ["source", "show", typed],
-        ["fact", "show", typed],
-        ["review", "--state", typed],
+        ["source", "show", TYPED],
+        ["fact", "show", TYPED],
+        ["review", "--state", TYPED],
     ):
         ran = wised(state, *command)
         assert ran.code in (2, 3)
@@ -128,7 +145,6 @@ def test_what_the_operator_typed_is_harmless_in_an_error(state):
         assert dangerous(wised(state, *command, "--json").err) == set()
 
 
-TYPED = HOSTILE.replace("\0", "")
 DRY = "--dry-run"
 #: the commands that take a text, with one that is hostile
 TYPING = {
@@ -239,3 +255,68 @@ def test_a_run_on_hostile_sources_writes_a_harmless_log_and_status(tmp_path):
     assert {text for text in written if dangerous(text) or "\n" in text or "\t" in text} == set()
     for text in (ran.out + ran.err, log, made.status_file.read_text("utf-8")):
         assert dangerous(text) == set()
+
+
+SEND = """
+import sys
+def send(**reply):
+    sys.stdout.write(json.dumps({"reply": reply}) + "\\n")
+    sys.stdout.flush()
+sys.stdin.readline()
+send(kind="progress", stage="at work", done=0, total=1)
+"""
+ONE_LINE = re.sub(r"[\r\n\x85\u2028]", "", HOSTILE)
+#: programs in the worker's place; what they say of it stands in TEXT
+FAILING = {
+    "it raises": "raise RuntimeError(TEXT)",
+    "it answers so": "send(kind='failed', error=TEXT, message=TEXT, hint=TEXT, is_last=True)",
+    "it writes no reply": "print(TEXT, flush=True); sys.stdin.readline()",
+}
+
+
+@pytest.mark.parametrize("text", [HOSTILE, ONE_LINE], ids=["of several lines", "of one line"])
+@pytest.mark.parametrize("program", FAILING.values(), ids=FAILING)
+def test_what_a_failing_worker_says_is_harmless_wherever_it_shows(
+    tmp_path, monkeypatch, program, text
+):
+    made = new_state(tmp_path)
+    add_fact(made, events=("approve",))
+    script = f"import json\nTEXT = json.loads({json.dumps(text)!r})\n{SEND}{program}"
+    place = partial(Worker, program=(sys.executable, "-c", script))
+    monkeypatch.setattr("daemon.service.Worker", place)
+    ran = wised(made, "run", "--once", "--stages", "edit")
+    assert ran.code == 0
+    log = (made.logs / "wised.jsonl").read_text("utf-8")
+    assert '"event": "release.failed"' in log
+    shown = [ran.out + ran.err, log, made.status_file.read_text("utf-8"), *told_of(made, WORK)]
+    assert [dangerous(one) for one in shown] == [set()] * len(shown)
+    assert sum("[red]mark" in one or "forged" in one for one in shown) > 8
+
+
+def test_what_a_bug_says_is_harmless_with_its_traceback(tmp_path, monkeypatch):
+    def breaks(*_):
+        raise RuntimeError(HOSTILE)
+
+    made = new_state(tmp_path)
+    add_source(made)
+    monkeypatch.setattr("daemon.polling.fetch", breaks)
+    ran = wised(made, "run", "--once", "--stages", "ingest")
+    log = (made.logs / "wised.jsonl").read_text("utf-8")
+    assert '"event": "poll.broke_off"' in log
+    shown = [ran.out + ran.err, log, *told_of(made, [*WORK, ["source", "show", "world"]])]
+    assert [dangerous(one) for one in shown] == [set()] * len(shown)
+    assert PLAIN in log
+    assert len(wised(made, "logs").out.splitlines()) == len(log.splitlines())
+
+
+#: the commands that show how the work goes
+WORK = [
+    *(["status"], ["logs"], ["audit", "list"], ["audit", "export"], ["fact", "list"]),
+    *(["release", "list"], ["release", "show", "1"], ["fact", "show", "1"]),
+]
+
+
+def told_of(state, commands):
+    """What commands say, for people and in JSON."""
+    ran = [wised(state, *words, *also) for words in commands for also in ((), ("--json",))]
+    return [one.out + one.err for one in ran]

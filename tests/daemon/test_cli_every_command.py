@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -31,6 +32,14 @@ ASKS_A_PERSON = {("review",)}
 BESIDE = {("init",), ("db", "backup"), ("metrics",)}
 NEEDS_NO_STATE = {("version",), ("help", "exit-codes"), ("completion",), ("init",)}
 REASON = "because of paragraph 7"
+#: changes that are new ones each time, with the exit code of the second time and why
+ANEW = {
+    ("db", "backup"): (4, "a backup is never written over"),
+    ("db", "vacuum"): (0, "there may be free pages again"),
+    ("metrics",): (0, "the counts are others by then"),
+    ("release", "prune"): (0, "it names what it removes, which now is nothing"),
+    ("rollback",): (0, "it goes back by one more release"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +120,34 @@ def test_the_reason_of_a_change_is_recorded(state, tmp_path, words):
         rows = store.rows("SELECT actor, data FROM event WHERE seq > ?", last)
     assert any(REASON in json.loads(row["data"]).get("reason", "") for row in rows)
     assert {row["actor"].partition(":")[0] for row in rows} == {"operator"}
+
+
+@pytest.mark.parametrize("words", sorted(set(CHANGES) - ASKS_A_PERSON - set(ANEW)), ids=" ".join)
+def test_a_change_that_is_made_already_says_so_and_does_nothing(state, tmp_path, words):
+    line = call(words, tmp_path)
+    assert not any(already(one) for one in wised(state, *line, "--json").json["results"])
+    before = dump(state)  # the audit log too
+    for also in (["--dry-run"], [], ["--reason", REASON] if "--reason" in options(words) else []):
+        ran = wised(state, *line, "--json", *also)
+        assert ran.code == 0
+        assert ran.json["results"] != []
+        assert all(already(one) for one in ran.json["results"])
+        assert ran.json.get("changes", []) == []
+        assert dump(state) == before
+
+
+def already(result):
+    return re.fullmatch("already_[a-z]+", result["result"]) is not None
+
+
+@pytest.mark.parametrize("words", ANEW, ids=" ".join)
+def test_a_change_that_is_a_new_one_each_time_never_says_already(state, tmp_path, words):
+    assert words in CHANGES
+    line = call(words, tmp_path)
+    assert wised(state, *line, "--json").code == 0
+    again = wised(state, *line, "--json")
+    assert again.code == ANEW[words][0]
+    assert "already_" not in again.out
 
 
 def newest(state):

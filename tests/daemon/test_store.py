@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from world import START, add_fact, new_state, states
 
+import daemon
 from daemon import polling, releases
 from daemon.errors import Conflict, IntegrityError, NotFound, WisedError
 from daemon.store import FILE, Store, database, facts, shards
 from daemon.store.lifecycle import FACT, FACT_STATES, RELEASE, RELEASE_STATES, next_state
 from daemon.store.schema import APPLICATION_ID, MIGRATIONS
 from ingest import LogPosition
+
+ROOT = Path(daemon.__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -318,6 +324,70 @@ def test_c07_a_migration_that_fails_half_way_leaves_the_schema_as_it_was(
     raw.close()
     with Store(tmp_path, migrate=True) as store:
         assert releases.promoted(store).kind == "update"
+
+
+#: brings copies of a database up, each in a process that is killed one statement later than the
+#: one before, until one comes through; prints how many were killed. With a cache of one page, what
+#: is not committed is in the file's log when it dies
+DYING = """
+import os, shutil, signal, sqlite3, sys
+from pathlib import Path
+from daemon.store import Store
+
+class Dying(sqlite3.Connection):
+    left = 0
+    def execute(self, *args):
+        if not args[0].startswith("SELECT"):
+            Dying.left -= 1
+            if Dying.left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().execute(*args)
+
+def connect(*args, **more):
+    made = plain(*args, factory=Dying, **more)
+    sqlite3.Connection.execute(made, "PRAGMA cache_size = 1")
+    return made
+
+plain, sqlite3.connect = sqlite3.connect, connect
+base, step, status = Path(sys.argv[1]), 0, signal.SIGKILL
+while status == signal.SIGKILL:
+    step += 1
+    folder = base / f"killed-{step}"
+    folder.mkdir()
+    shutil.copy(base / "wised.db", folder)
+    child = os.fork()
+    if child == 0:
+        Dying.left = step
+        Store(folder, migrate=True).close()
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+print(step - 1 if status == 0 else status)
+"""
+
+
+def test_c07_killed_at_any_statement_of_its_migrations_a_database_is_brought_up_whole(
+    tmp_path: Path, first_schema: object
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DYING, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    with Store(tmp_path, migrate=True) as store:
+        whole = "\n".join(store.connection.iterdump())
+    found = set()
+    for step in range(1, int(done.stdout) + 1):
+        folder = tmp_path / f"killed-{step}"
+        raw = sqlite3.connect(folder / FILE)
+        found.add(raw.execute("PRAGMA user_version").fetchone()[0])
+        raw.close()
+        with Store(folder, migrate=True) as store:
+            assert store.rows("PRAGMA integrity_check")[0][0] == "ok"
+            assert "\n".join(store.connection.iterdump()) == whole
+    assert found == set(range(1, len(MIGRATIONS) + 1))
 
 
 @pytest.mark.parametrize("read_only", [False, True])

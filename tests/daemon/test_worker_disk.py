@@ -5,13 +5,13 @@ from __future__ import annotations
 import errno
 import io
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
+from small_disk import on_a_small_disk
 from worker_world import fact, new_model, new_session, request
 from world import new_state
 
@@ -22,8 +22,6 @@ from wise.errors import BadArtifact
 
 #: what safetensors says of a full disk; the last test lets it say so
 FULL = "Error while serializing: I/O error: No space left on device (os error 28)"
-#: hides a folder below a file system of 64 KiB, in a mount namespace of its own
-SMALL = 'mount -t tmpfs -o size=64k tmpfs "$1" && exec "$2" -c "$3"'
 
 
 def because(error: Exception, cause: Exception) -> Exception:
@@ -110,21 +108,6 @@ def test_no_room_for_temporary_files_is_found_out_before_a_fact_can_be_blamed(
     assert AT_WORK not in stages
 
 
-def on_a_small_disk(folder: Path, script: str) -> str:
-    """Run a script with ``folder`` on a file system that is soon full; what it printed."""
-    unshare = ("unshare", "-rm", "sh", "-c", SMALL, "sh", str(folder))
-    try:
-        done = subprocess.run(
-            [*unshare, sys.executable, script], capture_output=True, text=True, timeout=120
-        )
-    except FileNotFoundError:
-        pytest.skip("needs unshare")
-    if "unshare" in done.stderr or "mount" in done.stderr:
-        pytest.skip(f"no mounts of its own here: {done.stderr}")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_what_the_libraries_do_on_a_full_disk_is_what_is_looked_for(tmp_path: Path) -> None:
     script = f"""
 import os, torch
@@ -140,6 +123,6 @@ for act in (save, lambda: Spill(0).keep(big)):
     except Exception as error:
         print(type(error).__name__, error)
 """
-    saved, spilled = on_a_small_disk(tmp_path, script).splitlines()
+    saved, spilled = on_a_small_disk(tmp_path, "64k", "-c", script).splitlines()
     assert saved == f"SafetensorError {FULL}"
     assert spilled.startswith("OSError [Errno 28]")

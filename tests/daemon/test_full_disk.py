@@ -1,0 +1,30 @@
+"""S11: the disk under a daemon fills up, a real one, at any point of its work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from full_disk import ALL, READS
+from small_disk import on_a_small_disk
+
+import daemon
+
+ROOT = Path(daemon.__file__).resolve().parents[1]
+SCRIPT = Path(__file__).with_name("full_disk.py")
+
+
+def test_s11_a_disk_that_fills_up_spoils_nothing_and_the_work_goes_on_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    said = on_a_small_disk(tmp_path, "8m", str(SCRIPT), str(tmp_path))
+    rooms = [json.loads(line) for line in said.splitlines()]
+    assert rooms[0]["full"] == {}
+    assert rooms[-1]["full"] == ALL
+    # the disk filled up while sources were read, facts sorted out, and a release made
+    assert {state for room in rooms for state in room["full"]} >= {"received", "batched"}
+    for room in rooms:
+        found = [room[key] for key in ("read", "after", "check")]
+        assert found == [[0] * len(READS), ALL, 0], room
