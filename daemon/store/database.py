@@ -67,7 +67,8 @@ class Store:
             self._settle(read_only, migrate)
         except sqlite3.OperationalError as error:  # locked, unreadable, full: not damaged
             self.close()
-            raise WisedError(f"{path}: {error}") from error
+            hint = "try again; is the disk full?"  # even to read, SQLite may need 32 KiB of it
+            raise WisedError(f"{path}: {error}", hint) from error
         except sqlite3.DatabaseError as error:
             self.close()
             raise IntegrityError(f"{path}: {error}", hint="restore a backup") from error
