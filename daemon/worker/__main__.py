@@ -76,8 +76,9 @@ def main() -> None:
     threading.Thread(target=_read, args=(lines,), daemon=True).start()
     threading.Thread(target=channel.beat, daemon=True).start()
 
-    from daemon.worker.serving import Server
+    from daemon.worker.serving import Server, last_words
 
+    sys.excepthook = lambda kind, error, trace: print(last_words(error), file=sys.stderr, end="")
     server = Server(Path(sys.argv[1]), channel.report)
     while True:
         reply = server.reply(lines.get())

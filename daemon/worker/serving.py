@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from daemon.messages import (
     Request,
     Said,
 )
+from daemon.render import safe_text
+from daemon.secrets import without_secrets
 from daemon.worker import faults, libraries
 from daemon.worker.build import build
 from daemon.worker.session import MAX_ANSWER_TOKENS, Report, Session
@@ -34,6 +37,15 @@ from wise.errors import WiseError
 
 #: errors of a disk that is full, for all or for this user, or broken
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+
+
+def last_words(error: BaseException) -> str:
+    """Return an error's traceback for the worker's log: no secrets, nothing that steers a terminal.
+
+    Its message may quote what a feed has written.
+    """
+    told = "".join(traceback.format_exception(error))
+    return safe_text(without_secrets(told), multiline=True)
 
 
 class Server:
@@ -56,7 +68,7 @@ class Server:
             return _failed(error, is_last=False)
         except Exception as error:
             with contextlib.suppress(OSError):  # its log may lie on the disk that is full
-                traceback.print_exc()
+                sys.stderr.write(last_words(error))
             return _failed(error, is_last=True)
 
     def _serve(self, request: Request) -> Reply:
