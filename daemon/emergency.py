@@ -46,18 +46,16 @@ def release_without(
     memory, which can't drop a fact, Overtaken when others take over again and again. A crash on
     the way leaves retracted facts, which the next cycle takes out.
     """
-    for attempt in range(TRIES):
-        number = _made(state, store, config, gone, now)
-        if number is None:
-            return None
+    tries = 0
+    while (number := _made(state, store, config, gone, now)) is not None:
         try:
             _promote(state, store, number, now, reason)
-        except Overtaken:
-            if attempt + 1 == TRIES:
-                raise
-        else:
             return number
-    raise AssertionError("the last try returns or raises")
+        except Overtaken:
+            tries += 1
+            if tries == TRIES:
+                raise
+    return None
 
 
 def _made(

@@ -7,12 +7,12 @@ release that could be gone back to. What was found is an event, and the status t
 from __future__ import annotations
 
 import json
+import sqlite3
 from datetime import datetime, timedelta
 
-from daemon import invariants, releases
+from daemon import invariants
 from daemon.errors import IntegrityError, NotReadable
 from daemon.faults import fault
-from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store, health
 
@@ -23,15 +23,13 @@ AGAIN = timedelta(days=1)  #: after damage was found
 
 def is_due(store: Store, now: datetime) -> bool:
     """Tell whether to look again; a new state is looked at when it is a week old."""
-    row = store.one(
-        "SELECT at FROM event WHERE subject = 'state' AND action = ? ORDER BY seq DESC LIMIT 1",
-        INSPECTED,
-    ) or store.one("SELECT at FROM event ORDER BY seq LIMIT 1")
+    last = _last(store)
+    row = last or store.one("SELECT at FROM event ORDER BY seq LIMIT 1")
     if row is None:
         return False
     since = now - datetime.fromisoformat(row["at"])
     # Before it was: a clock that ran ahead has been set back since.
-    return not timedelta(0) <= since < (AGAIN if damage(store) else EVERY)
+    return not timedelta(0) <= since < (AGAIN if _damage(last) else EVERY)
 
 
 def inspect(state: State, store: Store, now: datetime) -> list[str]:
@@ -44,26 +42,25 @@ def inspect(state: State, store: Store, now: datetime) -> list[str]:
             f"the database is damaged: {problems[0]}",
             hint="restore a backup made by wised db backup",
         )
-    looked = [_trouble(state, release) for release in invariants.able_to_answer(store)]
-    found = [trouble for trouble in looked if trouble]
+    found = list(invariants.bad_files(state, store, (IntegrityError, NotReadable)))
     with store.write():
         store.event(INSPECTED, "state", {"damage": found}, now)
     fault("inspect.recorded")
     return found
 
 
-def _trouble(state: State, release: Release) -> str:
-    try:
-        releases.check_files(state, release)
-    except (IntegrityError, NotReadable) as error:
-        return str(error)
-    return ""
-
-
 def damage(store: Store) -> tuple[str, ...]:
     """Return what the last look found damaged."""
-    row = store.one(
-        "SELECT data FROM event WHERE subject = 'state' AND action = ? ORDER BY seq DESC LIMIT 1",
+    return _damage(_last(store))
+
+
+def _last(store: Store) -> sqlite3.Row | None:
+    return store.one(
+        "SELECT at, data FROM event WHERE subject = 'state' AND action = ?"
+        " ORDER BY seq DESC LIMIT 1",
         INSPECTED,
     )
-    return () if row is None else tuple(json.loads(row["data"])["damage"])
+
+
+def _damage(look: sqlite3.Row | None) -> tuple[str, ...]:
+    return () if look is None else tuple(json.loads(look["data"])["damage"])

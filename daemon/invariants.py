@@ -9,9 +9,8 @@ import os
 from collections.abc import Iterator
 
 from daemon import releases
-from daemon.errors import IntegrityError
+from daemon.errors import IntegrityError, WisedError
 from daemon.publish import TEMPORARY
-from daemon.releases import Release
 from daemon.state import State
 from daemon.store import Store, facts
 from ingest import Names
@@ -49,18 +48,19 @@ def _answering(state: State, store: Store) -> Iterator[str]:
         yield f"current points to {found}, and release {rows[0]['number']} lies in {wanted}"
 
 
-def bad_files(state: State, store: Store) -> Iterator[str]:
-    """Yield each release that could answer and has not the files that were published."""
-    for release in able_to_answer(store):
-        try:
-            releases.check_files(state, release)
-        except IntegrityError as error:
-            yield str(error)
+def bad_files(
+    state: State, store: Store, told: tuple[type[WisedError], ...] = (IntegrityError,)
+) -> Iterator[str]:
+    """Yield each release that could answer and has not the files that were published.
 
-
-def able_to_answer(store: Store) -> list[Release]:
-    """Return the release that answers, and all that could."""
-    return [r for r in releases.all_releases(store) if r.state in ("promoted", *releases.READY)]
+    Errors of other kinds than ``told`` are raised: NotReadable, by default.
+    """
+    for release in releases.all_releases(store):
+        if release.state in ("promoted", *releases.READY):
+            try:
+                releases.check_files(state, release)
+            except told as error:
+                yield str(error)
 
 
 def _held(store: Store) -> Iterator[str]:

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from daemon import checks, command, recorded, releases
 from daemon.child import ShouldStop, WorkerError
 from daemon.config import Config
-from daemon.errors import Conflict, IntegrityError, NotFound, OnHold, Overtaken, Refused
+from daemon.errors import Conflict, IntegrityError, OnHold, Overtaken, Refused
 from daemon.faults import fault
 from daemon.patience import GivenUp
 from daemon.recorded import AskPrompts
@@ -111,7 +111,7 @@ def _go_back(
         )
     except (Overtaken, OnHold):
         raise
-    except (Conflict, IntegrityError, NotFound, Refused) as error:
+    except (Conflict, IntegrityError, Refused) as error:
         return None, str(error)
     return release.parent, None
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from daemon.state import State
 from daemon.store import FILE
+from daemon.store.facts import OPERATOR
 
 if TYPE_CHECKING:
     from daemon.store import Store
@@ -51,12 +52,12 @@ class Change:
 
 
 def actor() -> str:
-    """Return who acts, for the audit log: ``operator:`` and the user's name."""
+    """Return who acts, for the audit log: that it is an operator, and the user's name."""
     user = os.getuid()  # not $LOGNAME, which anyone can set
     try:
-        return f"operator:{pwd.getpwuid(user).pw_name}"
+        return f"{OPERATOR}:{pwd.getpwuid(user).pw_name}"
     except KeyError:  # a container's user may have no name
-        return f"operator:uid {user}"
+        return f"{OPERATOR}:uid {user}"
 
 
 @dataclass(frozen=True, slots=True)

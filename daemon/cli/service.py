@@ -25,6 +25,8 @@ from daemon.errors import NotRunning, TimedOut, Unhealthy, UsageError
 from daemon.render import fields, note, print_json, say
 
 if TYPE_CHECKING:
+    from daemon.config import Config
+    from daemon.state import State
     from daemon.store import Store
 
 STAGES = ("ingest", "edit")
@@ -115,16 +117,13 @@ def reload(
 
     state = place(context)
     new = state.config()
-    state.signal()  # raises NotRunning; what the last daemon had in force is no matter then
+    pid = state.signal()  # raises NotRunning; what the last daemon had in force is no matter then
     keys = reloading.to_come(state, new)
     reloading.check(keys)
-    pid = state.signal(*(() if dry_run else (signal.SIGHUP,)))
-    until = time.monotonic() + timeout
-    while not dry_run and (to_come := reloading.to_come(state, new)):
-        if time.monotonic() >= until:
-            break
-        time.sleep(0.1)
-    in_force = not dry_run and not to_come
+    in_force = False
+    if not dry_run:
+        state.signal(signal.SIGHUP)
+        in_force = _comes_into_force(state, new, timeout)
     if as_json:
         print_json({"dry_run": dry_run, "pid": pid, "changed": list(keys), "in_force": in_force})
         return
@@ -134,6 +133,18 @@ def reload(
     say(f"pid {pid}: {'in force' if in_force else asked}, {len(keys)} keys changed")
     if not dry_run and not in_force:
         note("It is at work and reloads after that: wised logs has config.reloaded or .refused.")
+
+
+def _comes_into_force(state: State, new: Config, timeout: float) -> bool:
+    """Wait until the running daemon has taken over a configuration; False: not in that time."""
+    from daemon import reload as reloading
+
+    until = time.monotonic() + timeout
+    while reloading.to_come(state, new):
+        if time.monotonic() >= until:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def stop(

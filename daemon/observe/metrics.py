@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,7 +46,6 @@ class Figures:
     polls: tuple[PollTally, ...]
     beats: Mapping[str, datetime]  #: when each part of the daemon last moved
     last_promotion: datetime | None
-    free_bytes: int  #: on the disk of the state folder
     now: datetime
 
 
@@ -72,7 +70,6 @@ def read(
         polls=tuple(vitals.polls(store)),
         beats={**vitals.beats(store), **(beats or {})},
         last_promotion=datetime.fromisoformat(row["at"]) if row and row["at"] else None,
-        free_bytes=shutil.disk_usage(state.folder).free,
         now=now,
     )
 
@@ -151,7 +148,7 @@ def _service(figures: Figures) -> Iterator[Metric]:
         )
     holds = {(kind,): float(kind in seen.holds) for kind in HOLDS}
     yield _gauge("hold", "1 while this kind of work is on hold.", holds, "kind")
-    free = {(): float(figures.free_bytes)}
+    free = {(): float(seen.free_bytes)}
     yield _gauge("disk_free_bytes", "On the disk of the state folder.", free)
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from test_emergency_crash import retract_now, written
 from test_link_and_row import Said
-from test_probation import GOES_ON, Model, Probed, watching
+from test_probation import Model, Probed
+from test_taken_over import checked, watched
 from test_triage import Mortal, sort_all_out
 from world import START, Clock, add_fact, config, states
 
-from daemon import attempts, emergency, faults, inspection, polling, probation, releases, service
+from daemon import attempts, emergency, faults, inspection, polling, releases, service
 from daemon.child import WorkerError
 from daemon.cycle import cycle
 from daemon.faults import POINTS
@@ -155,28 +156,17 @@ def test_dying_after_the_worker_died_of_received_facts_quarantines_only_the_one(
 def test_dying_after_a_check_on_probation_does_not_roll_back_twice(
     state: State, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("Italy", "Peru"):
-        add_fact(store, name, "Ada")
-        assert turn(state, store) == "promoted"
-    at = releases.promoted(store).promoted_at
-    assert at is not None
-    now = at + timedelta(minutes=1)
-
-    def check() -> object:
-        return probation.check(state, store, watching(state), Model(wrong=20), GOES_ON, now)
-
-    dies_at("probation.checked", monkeypatch, check)
+    watched(state, store, "Italy", "Peru")
+    dies_at("probation.checked", monkeypatch, lambda: checked(state, store, Model(wrong=20)))
     starts(state, store)
-    assert check() is None
+    assert checked(state, store, Model(wrong=20)) is None
     assert releases.promoted(store).number == 1
 
 
 def test_dying_after_damage_was_recorded_lets_the_release_give_way_at_the_start(
     state: State, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("Italy", "Peru"):
-        add_fact(store, name, "Ada")
-        assert turn(state, store) == "promoted"
+    watched(state, store, "Italy", "Peru")
     place = releases.folder_of(state, releases.promoted(store))
     assert place is not None
     (place / "facts.jsonl").chmod(0o600)

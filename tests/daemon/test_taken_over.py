@@ -122,23 +122,33 @@ def test_a_retraction_that_is_overtaken_again_and_again_says_so_and_is_made_good
     }
 
 
+def checked(state: State, store: Store, ask: Callable[[Ask], Answers]) -> probation.Checked | None:
+    """Check the release that answers, a minute after its promotion."""
+    at = releases.promoted(store).promoted_at
+    assert at is not None
+    now = at + timedelta(minutes=1)
+    return probation.check(state, store, watching(state), ask, GOES_ON, now)
+
+
+def watched(state: State, store: Store, *names: str) -> None:
+    """A release after the other, all with a record of what they answer."""
+    clock = Clock()
+    for name in names:
+        add_fact(store, name, "Ada")
+        cycle(state, store, config(state), Probed(), clock)
+
+
 def test_a_rollback_amid_a_check_on_probation_is_not_followed_by_another(
     state: State, store: Store, other: Store
 ) -> None:
-    clock, model = Clock(), Model(wrong=20)
-    for name in ("Italy", "Peru", "Chad"):
-        add_fact(store, name, "Ada")
-        cycle(state, store, config(state), Probed(), clock)
+    watched(state, store, "Italy", "Peru", "Chad")
 
     def ask(request: Ask) -> Answers:
         if releases.promoted(other).number == 3:
             releases.rollback(state, other, None, Clock()(), "seen by a person too")
-        return model(request)
+        return Model(wrong=20)(request)
 
-    at = releases.promoted(store).promoted_at
-    assert at is not None
-    now = at + timedelta(minutes=1)
-    assert probation.check(state, store, watching(state), ask, GOES_ON, now) is None
+    assert checked(state, store, ask) is None
     assert releases.promoted(store).number == 2
     assert "seen by a person too" in releases.holds(store)["promote"]
 
@@ -146,37 +156,25 @@ def test_a_rollback_amid_a_check_on_probation_is_not_followed_by_another(
 def test_a_hold_amid_a_check_on_probation_keeps_the_release(
     state: State, store: Store, other: Store
 ) -> None:
-    clock, model = Clock(), Model(wrong=20)
-    for name in ("Italy", "Peru"):
-        add_fact(store, name, "Ada")
-        cycle(state, store, config(state), Probed(), clock)
+    watched(state, store, "Italy", "Peru")
 
     def ask(request: Ask) -> Answers:
         if not releases.holds(other):
             with other.write():
                 releases.hold(other, "promote", "let me look", Clock()())
-        return model(request)
+        return Model(wrong=20)(request)
 
-    at = releases.promoted(store).promoted_at
-    assert at is not None
-    now = at + timedelta(minutes=1)
-    assert probation.check(state, store, watching(state), ask, GOES_ON, now) is None
+    assert checked(state, store, ask) is None
     assert releases.promoted(store).number == 2
 
 
 def test_an_unreadable_record_of_answers_is_a_failed_check(state: State, store: Store) -> None:
-    clock = Clock()
-    for name in ("Italy", "Peru"):
-        add_fact(store, name, "Ada")
-        cycle(state, store, config(state), Probed(), clock)
+    watched(state, store, "Italy", "Peru")
     place = releases.folder_of(state, releases.promoted(store))
     assert place is not None
     (place / "probes.json").chmod(0o600)
     (place / "probes.json").write_text("{")
-    at = releases.promoted(store).promoted_at
-    assert at is not None
-    now = at + timedelta(minutes=1)
-    found = probation.check(state, store, watching(state), Model(), GOES_ON, now)
+    found = checked(state, store, Model())
     assert found is not None and found.failed is not None
     assert found.failed.startswith("its record can't be read: ") and found.back_to == 1
 
